@@ -1,0 +1,72 @@
+//! The boot info page: what the host tells the guest before its first instruction.
+//!
+//! # State at entry
+//!
+//! 64-bit mode, paging on, interrupts off, direction flag clear, `RIP` the image's entry point, `RDI` the
+//! guest-physical address of the boot info, `RSP` zero: the guest brings its own stack. The host's own page
+//! tables map RAM twice with 2 MiB pages, both writable and executable: at its guest-physical address, and
+//! RAM offset 0 to 1 GiB (or its end) at [`IMAGE_BASE`]. Segment selectors are flat; `GDTR`, `IDTR` and `TR`
+//! hold nothing of use.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// "WIREVMBI".
+pub const MAGIC: u64 = u64::from_le_bytes(*b"WIREVMBI");
+
+/// Virtual address at which the host's page tables show RAM offset 0, for images linked with the kernel code
+/// model.
+pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+
+/// Most runs of zero pages that the boot info lists.
+pub const MAX_ZERO_RUNS: usize = 16;
+
+/// A run of RAM pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PageRun {
+    /// Index of the first page.
+    pub first: u64,
+    /// Number of pages.
+    pub pages: u64,
+}
+
+/// The boot info, at the start of a page of its own. Guest-physical addresses are in bytes, pages are RAM pages.
+/// The host writes it before boot and never again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BootInfo {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// Contract version of the host.
+    pub version: u64,
+    /// Size of RAM in pages; a multiple of 512.
+    pub ram_pages: u64,
+    /// Number of vCPUs.
+    pub vcpus: u64,
+    /// The pages that the loader used, one run from page 0: image, this page, call pages, rings, report page,
+    /// and the host's page tables. Everything else is free.
+    pub reserved_pages: u64,
+    /// The host's page tables within the reserved pages: free as soon as the guest uses its own.
+    pub boot_tables: PageRun,
+    /// Guest-physical address of vCPU 0's call page; vCPU n's lies n pages further.
+    pub call_page: u64,
+    /// Guest-physical address of the [report page](crate::report).
+    pub report_page: u64,
+    /// Guest-physical address of the [ring](crate::ring) of commands from the host.
+    pub command_ring: u64,
+    /// Guest-physical address of the [ring](crate::ring) of replies to the host.
+    pub reply_ring: u64,
+    /// Interrupt vector that says: the command ring has something, or the reply ring has room again.
+    pub ring_vector: u64,
+    /// Interrupt vector of the console.
+    pub serial_vector: u64,
+    /// Most detailed level that the guest should log: 0 off, 1 error to 5 trace.
+    pub log_level: u64,
+    /// Number of valid entries in `zero_runs`.
+    pub zero_run_count: u64,
+    /// Runs of free pages whose content, in RAM and on stable storage, is known to be zero.
+    pub zero_runs: [PageRun; MAX_ZERO_RUNS],
+}
+
+const _: () = assert!(size_of::<BootInfo>() == 15 * 8 + MAX_ZERO_RUNS * 16);
+const _: () = assert!(size_of::<BootInfo>() <= 4096);

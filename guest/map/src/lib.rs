@@ -1,0 +1,24 @@
+//! The guest's virtual-memory system: maps, entries, objects, pages, pagers.
+//!
+//! This crate holds no hardware, no unsafe code and nothing of the hypercall contract. It is generic
+//! over three ports ([`Host`], [`Pmap`], [`Frames`]), so the same code runs against a scripted fake,
+//! against the host's real services in one process, and inside a real guest.
+//!
+//! Every operation is an `async fn`: where FreeBSD sleeps, it awaits. The map's lock is never held
+//! across an await; what must survive one is marked *in transition*, and whoever meets the mark sets
+//! *needs wakeup*, waits, and looks again, because the map may have changed.
+//!
+//! All ranges are half-open. Addresses and sizes are in bytes where they are called `address`, `start`,
+//! `end` or `size`, and in pages everywhere else.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod kern_return;
+mod ports;
+mod units;
+
+pub use kern_return::KernReturn;
+pub use ports::{Frames, FreshFrames, Host, HostError, OutOfFrames, Pmap, Ports, SyncMode, SyncRun};
+pub use units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
