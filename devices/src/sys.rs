@@ -1,0 +1,209 @@
+//! The system calls of this crate that neither std nor a library offers in a safe form.
+//!
+//! Every function here is safe to call. Those that take an [`AddressRange`] ask for pages to be locked, read
+//! in, written out or counted; none changes what an address holds or whether it is mapped, so a wrong range
+//! can only give an error.
+#![expect(unsafe_code, reason = "system calls without a safe wrapper")]
+// UNSAFETY: libc calls; each passes descriptors borrowed for the call, integers, and pointers to live locals.
+
+use std::ffi::{CStr, CString, c_int, c_uint, c_void};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+
+use crate::view::AddressRange;
+
+/// Extent that another file shares (reflink, snapshot).
+pub(crate) const EXTENT_SHARED: u32 = 0x2000;
+/// Extent that is allocated and was never written.
+pub(crate) const EXTENT_UNWRITTEN: u32 = 0x800;
+/// Last extent of the file.
+pub(crate) const EXTENT_LAST: u32 = 0x1;
+
+const EXTENTS_PER_CALL: usize = 32;
+const FS_IOC_FIEMAP: c_uint = 0xc020_660b;
+const FIEMAP_FLAG_SYNC: u32 = 0x1;
+const FS_NOCOW_FL: c_int = 0x0080_0000;
+
+/// What `fstatfs` says about a file system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileSystemStat {
+    /// Magic number of the file system's type.
+    pub(crate) magic: u64,
+    /// Bytes that an unprivileged process may still allocate.
+    pub(crate) free_bytes: u64,
+}
+
+/// One extent of a file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extent {
+    /// First byte in the file.
+    pub(crate) logical: u64,
+    physical: u64,
+    /// Length in bytes.
+    pub(crate) length: u64,
+    reserved64: [u64; 2],
+    /// `EXTENT_…` flags.
+    pub(crate) flags: u32,
+    reserved: [u32; 3],
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+    extents: [Extent; EXTENTS_PER_CALL],
+}
+
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn signed(value: u64) -> io::Result<i64> {
+    i64::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn pointer(range: AddressRange) -> *mut c_void {
+    ptr::with_exposed_provenance_mut(range.address())
+}
+
+/// Allocates blocks for the first `bytes` bytes of the file and sets its size.
+pub(crate) fn fallocate(file: &File, bytes: u64) -> io::Result<()> {
+    let bytes = signed(bytes)?;
+    // SAFETY: the descriptor is open for the call; the other arguments are integers.
+    check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) })
+}
+
+/// Asks the kernel to drop the file's clean pages from its cache.
+pub(crate) fn drop_clean_cache(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the call; the other arguments are integers.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Renames a file; fails with `EEXIST` when the new name is taken.
+pub(crate) fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (c_path(from)?, c_path(to)?);
+    // SAFETY: both strings end in NUL and live until the call is over.
+    check(unsafe {
+        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_NOREPLACE)
+    })
+}
+
+/// Tells type and free space of the file system that holds an open file or folder.
+pub(crate) fn file_system_stat(file: &File) -> io::Result<FileSystemStat> {
+    let mut stat = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the descriptor is open for the call and the pointer is to a local of the right type.
+    check(unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern, zero included, is a valid statfs, which holds integers only.
+    let stat = unsafe { stat.assume_init() };
+    let fragment = if stat.f_frsize > 0 { stat.f_frsize } else { stat.f_bsize };
+    Ok(FileSystemStat {
+        magic: stat.f_type.cast_unsigned(),
+        free_bytes: stat.f_bavail.saturating_mul(fragment.cast_unsigned()),
+    })
+}
+
+/// Reads the file's extents from byte `start` on, after writing out what is still delayed.
+pub(crate) fn extents(file: &File, start: u64) -> io::Result<Vec<Extent>> {
+    let mut map = Fiemap {
+        start,
+        length: u64::MAX,
+        flags: FIEMAP_FLAG_SYNC,
+        extent_count: c_uint::try_from(EXTENTS_PER_CALL).unwrap_or(0),
+        ..Fiemap::default()
+    };
+    // SAFETY: the kernel writes the header and at most `extent_count` extents, for which the local has room.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP.into(), ptr::from_mut(&mut map)) })?;
+    let mapped = usize::try_from(map.mapped_extents).unwrap_or(EXTENTS_PER_CALL);
+    Ok(map.extents.into_iter().take(mapped).collect())
+}
+
+/// Tells whether the file is marked "no copy on write".
+pub(crate) fn is_nocow(file: &File) -> io::Result<bool> {
+    Ok(inode_flags(file)? & FS_NOCOW_FL != 0)
+}
+
+/// Marks an empty file "no copy on write".
+pub(crate) fn set_nocow(file: &File) -> io::Result<()> {
+    let mut flags = inode_flags(file)? | FS_NOCOW_FL;
+    // SAFETY: the kernel reads one int from the local.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, ptr::from_mut(&mut flags)) })
+}
+
+fn inode_flags(file: &File) -> io::Result<c_int> {
+    let mut flags: c_int = 0;
+    // SAFETY: the kernel writes one int to the local.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, ptr::from_mut(&mut flags)) })?;
+    Ok(flags)
+}
+
+/// Takes a write lock on the whole file for its open file description; false when another holds one.
+pub(crate) fn try_lock_whole(file: &File) -> io::Result<bool> {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK.try_into().unwrap_or_default(),
+        l_whence: libc::SEEK_SET.try_into().unwrap_or_default(),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: the kernel reads the local; `l_pid` is 0 as OFD locks demand.
+    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, ptr::from_ref(&lock)) }) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells whether the description is open for reading and writing.
+pub(crate) fn is_read_write(file: &File) -> io::Result<bool> {
+    // SAFETY: the descriptor is open for the call; F_GETFL takes no argument.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    check(flags)?;
+    Ok(flags & libc::O_ACCMODE == libc::O_RDWR)
+}
+
+/// Makes an anonymous memory file of `bytes` bytes whose size can never change.
+pub(crate) fn sealed_memfd(name: &CStr, bytes: u64) -> io::Result<File> {
+    // SAFETY: the name ends in NUL and lives until the call is over.
+    let descriptor = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_ALLOW_SEALING | libc::MFD_CLOEXEC) };
+    check(descriptor)?;
+    // SAFETY: the descriptor was just made and nothing else owns it.
+    let file = unsafe { File::from_raw_fd(descriptor) };
+    file.set_len(bytes)?;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: the descriptor is open for the call; the other arguments are integers.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    Ok(file)
+}
+
+fn advise(range: AddressRange, advice: c_int) -> io::Result<()> {
+    // SAFETY: the callers below give only advice that leaves contents and mappings as they are.
+    check(unsafe { libc::madvise(pointer(range), range.bytes(), advice) })
+}
+
+/// Tells the kernel not to read around faults in the range.
+pub(crate) fn advise_random(range: AddressRange) -> io::Result<()> {
+    advise(range, libc::MADV_RANDOM)
+}
+
+/// Keeps the range out of core dumps.
+pub(crate) fn advise_no_dump(range: AddressRange) -> io::Result<()> {
+    advise(range, libc::MADV_DONTDUMP)
+}

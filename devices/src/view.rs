@@ -1,0 +1,171 @@
+//! Mappings of the RAM image for the host's own use.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use vm_memory::FileOffset;
+use vm_memory::mmap::{MmapRegion, MmapRegionBuilder, MmapRegionError};
+use wirevm_abi::PAGE_SIZE;
+
+use crate::page_run::PageRun;
+use crate::ramfile::{RamFile, RamFileError};
+use crate::sys;
+
+/// A range of this process's addresses, to hand to system calls. It gives no access to what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressRange {
+    address: usize,
+    bytes: usize,
+}
+
+/// Error of making or using a [`View`].
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// The RAM file could not be opened a second time.
+    #[error("cannot open the RAM file again for a view of it")]
+    Reopen(#[source] RamFileError),
+    /// The image does not fit this process's address space.
+    #[error("a view of {bytes} bytes does not fit the address space")]
+    TooLarge {
+        /// Size of the image.
+        bytes: u64,
+    },
+    /// The mapping failed.
+    #[error("cannot map {bytes} bytes of guest RAM")]
+    Map {
+        /// Size of the image.
+        bytes: u64,
+        /// What the kernel said.
+        #[source]
+        source: MmapRegionError,
+    },
+    /// Advice for the new mapping was refused.
+    #[error("the kernel refused advice {advice} for a view of {bytes} bytes")]
+    Advice {
+        /// Name of the advice.
+        advice: &'static str,
+        /// Size of the image.
+        bytes: u64,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A run of pages ends past the image.
+    #[error("pages {run} end past guest RAM, which has {ram_pages} pages")]
+    Outside {
+        /// The run asked for.
+        run: PageRun,
+        /// Pages in guest RAM.
+        ram_pages: u64,
+    },
+}
+
+/// One shared mapping of the whole RAM image through an open file description of its own.
+///
+/// The description is open for reading and writing, because `msync` through a read-only one writes nothing
+/// and reports success; the mapping itself is read-only, because the host's services never store to guest RAM.
+#[derive(Debug)]
+pub struct View {
+    region: MmapRegion<()>,
+    file: Arc<File>,
+    data_offset: u64,
+    pages: u64,
+}
+
+impl AddressRange {
+    /// Returns the first address.
+    #[must_use]
+    pub const fn address(self) -> usize {
+        self.address
+    }
+
+    /// Returns the number of bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the address one past the last byte.
+    #[must_use]
+    pub const fn end(self) -> usize {
+        self.address + self.bytes
+    }
+
+    /// Returns the number of whole pages.
+    #[must_use]
+    pub fn pages(self) -> usize {
+        usize::try_from(PAGE_SIZE).map_or(0, |page| self.bytes / page)
+    }
+}
+
+impl View {
+    /// Maps the image of a RAM file anew.
+    ///
+    /// A view of a file is told once, before anything touches it, that access is random: faults then bring in
+    /// single pages, and a small sync writes a small amount (rule D7). Views stay out of core dumps.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file can't be opened again, mapped, or advised.
+    pub fn new(ram: &RamFile) -> Result<Self, ViewError> {
+        let bytes = ram.size_bytes();
+        let size = usize::try_from(bytes).map_err(|_| ViewError::TooLarge { bytes })?;
+        let file = Arc::new(ram.reopen().map_err(ViewError::Reopen)?);
+        let region = MmapRegionBuilder::new(size)
+            .with_mmap_prot(libc::PROT_READ)
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+            .with_file_offset(FileOffset::from_arc(Arc::clone(&file), ram.data_offset()))
+            .build()
+            .map_err(|source| ViewError::Map { bytes, source })?;
+        let view = Self { region, file, data_offset: ram.data_offset(), pages: ram.pages() };
+        let refused = |advice| move |source| ViewError::Advice { advice, bytes, source };
+        if ram.is_file() {
+            sys::advise_random(view.addresses()).map_err(refused("random"))?;
+        }
+        sys::advise_no_dump(view.addresses()).map_err(refused("no dump"))?;
+        Ok(view)
+    }
+
+    /// Returns the addresses of the whole view.
+    #[must_use]
+    pub fn addresses(&self) -> AddressRange {
+        AddressRange { address: self.region.as_ptr().expose_provenance(), bytes: self.region.size() }
+    }
+
+    /// Returns the addresses of a run of RAM pages.
+    ///
+    /// # Errors
+    /// [`ViewError::Outside`] when the run ends past the image.
+    pub fn addresses_of(&self, run: PageRun) -> Result<AddressRange, ViewError> {
+        let outside = || ViewError::Outside { run, ram_pages: self.pages };
+        if run.end() > self.pages {
+            return Err(outside());
+        }
+        let offset = usize::try_from(run.first() * PAGE_SIZE).map_err(|_| outside())?;
+        let bytes = usize::try_from(run.pages() * PAGE_SIZE).map_err(|_| outside())?;
+        Ok(AddressRange { address: self.addresses().address + offset, bytes })
+    }
+
+    /// Returns the byte offset in the file and the length in bytes of a run of RAM pages.
+    ///
+    /// # Errors
+    /// [`ViewError::Outside`] when the run ends past the image.
+    pub fn file_range(&self, run: PageRun) -> Result<(u64, u64), ViewError> {
+        if run.end() > self.pages {
+            return Err(ViewError::Outside { run, ram_pages: self.pages });
+        }
+        Ok((self.data_offset + run.first() * PAGE_SIZE, run.pages() * PAGE_SIZE))
+    }
+
+    /// Returns the view's own open file description.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Returns the number of RAM pages in the view.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        self.pages
+    }
+}

@@ -1,0 +1,314 @@
+//! The RAM file on a real file system: made whole or not at all, and refused when it can't keep its promises.
+
+mod common;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use common::{RAM_BYTES, durable_folder};
+use wirevm_devices::durability::Durability;
+use wirevm_devices::ramfile::{
+    ExtentsError, FileSystemError, HEADER_BYTES, PreviousEnd, RamFile, RamFileError, RamState, SuperblockError,
+};
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Makes a RAM file and lets go of it, so that a test can spoil it.
+fn made(path: &Path) {
+    drop(RamFile::create(path, RAM_BYTES, Durability::Shared).expect("a RAM file"));
+}
+
+fn refusal(path: &Path) -> RamFileError {
+    RamFile::open(path, None).expect_err("must be refused")
+}
+
+#[test]
+fn create_ready_file_is_private_whole_and_zero() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    let ram = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file");
+    assert!(ram.is_zero() && ram.is_intact() && ram.is_file());
+    assert_eq!((ram.data_offset(), ram.size_bytes(), ram.pages()), (2 << 20, RAM_BYTES, 1024));
+    assert_eq!(ram.previous_end(), PreviousEnd::Fresh);
+    assert_eq!(names(folder.path()), ["guest.ram"]);
+    let metadata = fs::metadata(&path).expect("metadata");
+    assert_eq!(metadata.mode() & 0o7777, 0o600);
+    assert_eq!(metadata.len(), HEADER_BYTES + RAM_BYTES);
+    assert!(metadata.blocks() * 512 >= HEADER_BYTES + RAM_BYTES);
+    let bytes = fs::read(&path).expect("contents");
+    assert!(bytes[4096..].iter().all(|byte| *byte == 0), "everything but one superblock must be zero");
+}
+
+#[test]
+fn set_state_is_what_the_next_open_reports() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    made(&path);
+    let failed = RamState::Failed { errno: 5, first_page: Some(77) };
+    let mut expected = PreviousEnd::Fresh;
+    for state in [RamState::Open, RamState::Clean, RamState::Open, failed, RamState::Clean] {
+        let ram = RamFile::open(&path, Some(RAM_BYTES)).expect("a good file");
+        assert_eq!(ram.previous_end(), expected);
+        assert_eq!(ram.is_zero(), expected == PreviousEnd::Fresh);
+        ram.set_state(state).expect("recorded");
+        expected = state.into();
+    }
+    assert_eq!(RamFile::open(&path, None).expect("a good file").previous_end(), PreviousEnd::Clean);
+}
+
+#[test]
+fn set_state_torn_copy_leaves_the_state_before_it() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    let ram = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file");
+    ram.set_state(RamState::Open).expect("recorded in copy 1");
+    ram.set_state(RamState::Clean).expect("recorded in copy 0");
+    drop(ram);
+    let file = OpenOptions::new().write(true).open(&path).expect("the file");
+    file.write_all_at(&[0xff], 72).expect("a torn checksum");
+    assert_eq!(RamFile::open(&path, None).expect("one good copy").previous_end(), PreviousEnd::NotClean);
+    file.write_all_at(&[0xff], 4096 + 72).expect("a torn checksum");
+    let error = refusal(&path);
+    let checksum = matches!(&error, RamFileError::Superblock { source: SuperblockError::Checksum { .. }, .. });
+    assert!(checksum, "{error:?}");
+}
+
+#[test]
+fn open_file_in_use_is_refused_until_let_go() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    let ram = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file");
+    let second = ram.reopen().expect("a second description");
+    assert!(matches!(refusal(&path), RamFileError::InUse { .. }));
+    drop(second);
+    assert!(matches!(refusal(&path), RamFileError::InUse { .. }), "closing another description must not unlock");
+    drop(ram);
+    RamFile::open(&path, None).expect("free again");
+}
+
+#[test]
+fn open_wrong_contents_are_refused_by_what_is_wrong() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    let spoil = |at: u64, bytes: &[u8]| {
+        made(&path);
+        OpenOptions::new().write(true).open(&path).expect("the file").write_all_at(bytes, at).expect("spoilt");
+        let error = refusal(&path);
+        fs::remove_file(&path).expect("removed");
+        error
+    };
+    let magic = spoil(0, b"ELF");
+    let layout = spoil(8, &[2]);
+    let checksum = spoil(24, &[1]);
+    assert!(matches!(&magic, RamFileError::Superblock { source: SuperblockError::Magic { .. }, .. }), "{magic:?}");
+    let found = matches!(&layout, RamFileError::Superblock { source: SuperblockError::Layout { found: 2 }, .. });
+    assert!(found, "{layout:?}");
+    let torn = matches!(&checksum, RamFileError::Superblock { source: SuperblockError::Checksum { .. }, .. });
+    assert!(torn, "{checksum:?}");
+    File::create(&path).expect("an empty file");
+    assert!(matches!(refusal(&path), RamFileError::Superblock { .. }));
+}
+
+#[test]
+fn open_wrong_length_is_refused_with_both_lengths() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    for change in [-4096_i64, -1, 1] {
+        made(&path);
+        let length = (HEADER_BYTES + RAM_BYTES).checked_add_signed(change).expect("a length");
+        OpenOptions::new().write(true).open(&path).expect("the file").set_len(length).expect("resized");
+        let error = refusal(&path);
+        let told = matches!(&error, RamFileError::Length { have_bytes, need_bytes, .. }
+            if *have_bytes == length && *need_bytes == HEADER_BYTES + RAM_BYTES);
+        assert!(told, "{error:?}");
+        fs::remove_file(&path).expect("removed");
+    }
+}
+
+#[test]
+fn open_missing_or_unwritten_blocks_are_refused() {
+    let Some(folder) = durable_folder() else { return };
+    let (path, copy) = (folder.path().join("guest.ram"), folder.path().join("copy.ram"));
+    made(&path);
+    let header = fs::read(&path).expect("contents");
+    let file = File::create(&copy).expect("a copy");
+    file.write_all_at(&header[..8192], 0).expect("a header");
+    file.set_len(HEADER_BYTES + RAM_BYTES).expect("a sparse copy");
+    let error = refusal(&copy);
+    let sparse = matches!(&error, RamFileError::Extents { source: ExtentsError::Sparse { .. }, .. });
+    assert!(sparse, "{error:?}");
+    let length = (HEADER_BYTES + RAM_BYTES).to_string();
+    let status = Command::new("fallocate").args(["-l", &length]).arg(&copy).status().expect("fallocate runs");
+    assert!(status.success());
+    let error = refusal(&copy);
+    let unwritten = matches!(&error, RamFileError::Extents { source: ExtentsError::Unwritten { .. }, .. });
+    assert!(unwritten, "{error:?}");
+}
+
+#[test]
+fn open_shared_blocks_are_refused_where_reflinks_exist() {
+    let Some(folder) = durable_folder() else { return };
+    let (path, copy) = (folder.path().join("guest.ram"), folder.path().join("copy.ram"));
+    made(&path);
+    let output = Command::new("cp").arg("--reflink=always").args([&path, &copy]).output().expect("cp runs");
+    if !output.status.success() {
+        eprintln!("SKIPPED: no reflinks here: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return;
+    }
+    for shared in [&path, &copy] {
+        let error = refusal(shared);
+        assert!(
+            matches!(&error, RamFileError::Extents { source: ExtentsError::Shared { .. }, .. })
+                || matches!(&error, RamFileError::FileSystem(FileSystemError::CopiedOnWrite { .. })),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn open_what_is_no_regular_file_is_refused() {
+    let Some(folder) = durable_folder() else { return };
+    let (path, link, pipe) = (folder.path().join("guest.ram"), folder.path().join("link"), folder.path().join("pipe"));
+    made(&path);
+    symlink(&path, &link).expect("a link");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    for other in [link.as_path(), pipe.as_path(), folder.path()] {
+        let error = refusal(other);
+        assert!(matches!(error, RamFileError::NotRegular { .. }), "{error:?}");
+    }
+    let error = RamFile::create(&link, RAM_BYTES, Durability::Shared).expect_err("the name is taken");
+    assert!(matches!(error, RamFileError::Exists { .. }), "{error:?}");
+}
+
+#[test]
+fn shared_mode_on_tmpfs_is_refused_and_none_works() {
+    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder on tmpfs");
+    let path = folder.path().join("guest.ram");
+    let error = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect_err("tmpfs keeps nothing");
+    assert!(matches!(error, RamFileError::FileSystem(FileSystemError::NotDurable { .. })), "{error:?}");
+    assert_eq!(names(folder.path()), [""; 0]);
+    let ram = RamFile::create(&path, RAM_BYTES, Durability::None).expect("mode none works anywhere");
+    assert_eq!(ram.durability(), Durability::None);
+    drop(ram);
+    RamFile::open(&path, Some(RAM_BYTES)).expect("and opens again");
+    let Some(durable) = durable_folder() else { return };
+    let original = durable.path().join("guest.ram");
+    made(&original);
+    fs::copy(&original, &path).expect("a copy on tmpfs");
+    assert!(matches!(refusal(&path), RamFileError::FileSystem(FileSystemError::NotDurable { .. })));
+}
+
+#[test]
+fn create_too_little_space_is_told_before_anything_is_made() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    let error = RamFile::create(&path, 1 << 50, Durability::Shared).expect_err("no disk here has a pebibyte");
+    let told = matches!(&error, RamFileError::FileSystem(FileSystemError::NoSpace { need_bytes, have_bytes, .. })
+        if *need_bytes == (1 << 50) + HEADER_BYTES && have_bytes < need_bytes);
+    assert!(told, "{error:?}");
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
+fn create_taken_name_keeps_the_file_and_leaves_nothing_else() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    fs::write(&path, "mine").expect("a file");
+    let error = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect_err("the name is taken");
+    assert!(matches!(error, RamFileError::Exists { .. }), "{error:?}");
+    assert_eq!(fs::read(&path).expect("contents"), b"mine");
+    assert_eq!(names(folder.path()), ["guest.ram"]);
+}
+
+#[test]
+fn create_name_taken_while_filling_keeps_the_other_file_and_leaves_nothing_else() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    let error = std::thread::scope(|scope| {
+        let rival = scope.spawn(|| {
+            while names(folder.path()).is_empty() {
+                std::thread::yield_now();
+            }
+            fs::write(&path, "mine").expect("a file");
+        });
+        let error = RamFile::create(&path, 64 << 20, Durability::Shared).expect_err("the name was taken meanwhile");
+        rival.join().expect("the rival ends");
+        error
+    });
+    assert!(matches!(error, RamFileError::Exists { .. }), "{error:?}");
+    assert_eq!(fs::read(&path).expect("contents"), b"mine");
+    assert_eq!(names(folder.path()), ["guest.ram"]);
+}
+
+#[test]
+fn temporary_has_no_name_and_opens_again() {
+    let Some(folder) = durable_folder() else { return };
+    let ram = RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file");
+    assert_eq!(names(folder.path()), [""; 0]);
+    assert_eq!((ram.durability(), ram.is_zero()), (Durability::Shared, true));
+    let second = ram.reopen().expect("a second description");
+    second.write_all_at(b"seen", ram.data_offset()).expect("a store");
+    let mut seen = [0; 4];
+    ram.file().read_exact_at(&mut seen, ram.data_offset()).expect("a load");
+    assert_eq!(&seen, b"seen");
+    ram.set_state(RamState::Open).expect("recorded");
+}
+
+#[test]
+fn memfd_size_is_sealed_and_it_has_no_header() {
+    let ram = RamFile::memfd(RAM_BYTES).expect("a memfd");
+    assert_eq!((ram.data_offset(), ram.durability(), ram.is_file()), (0, Durability::None, false));
+    for length in [0, RAM_BYTES - 4096, RAM_BYTES + 4096] {
+        ram.reopen().expect("a second description").set_len(length).expect_err("the size is sealed");
+    }
+    assert!(ram.is_intact() && ram.is_zero());
+    ram.set_state(RamState::Open).expect("nothing to record");
+}
+
+#[test]
+fn is_intact_file_cut_short_is_noticed() {
+    let Some(folder) = durable_folder() else { return };
+    let ram = RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file");
+    let second = ram.reopen().expect("a second description");
+    second.set_len(HEADER_BYTES + RAM_BYTES - 1).expect("cut");
+    assert!(!ram.is_intact());
+}
+
+#[test]
+fn requests_that_no_ram_file_can_meet_are_refused() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    for bytes in [0, 1, 4096, (2 << 20) - 1, (2 << 20) + 4096, 1 << 63, u64::MAX, u64::MAX - (2 << 20) + 1] {
+        let error = RamFile::create(&path, bytes, Durability::Shared).expect_err("no RAM size");
+        assert!(matches!(error, RamFileError::Size { bytes: told } if told == bytes), "{error:?}");
+    }
+    let error = RamFile::create_or_open(&path, RAM_BYTES, Durability::Atomic).expect_err("reserved");
+    assert!(error.to_string().contains("not available in this version"), "{error}");
+    let error = RamFile::create(Path::new("/"), RAM_BYTES, Durability::Shared).expect_err("no name");
+    assert!(matches!(error, RamFileError::NoName { .. }), "{error:?}");
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
+fn create_or_open_makes_once_then_opens_what_fits() {
+    let Some(folder) = durable_folder() else { return };
+    let path = folder.path().join("guest.ram");
+    let ram = RamFile::create_or_open(&path, RAM_BYTES, Durability::Shared).expect("made");
+    ram.set_state(RamState::Open).expect("recorded");
+    drop(ram);
+    let ram = RamFile::create_or_open(&path, RAM_BYTES, Durability::Shared).expect("opened");
+    assert_eq!(ram.previous_end(), PreviousEnd::NotClean);
+    drop(ram);
+    let error = RamFile::create_or_open(&path, 2 << 20, Durability::Shared).expect_err("another size");
+    assert!(matches!(error, RamFileError::OtherSize { .. }), "{error:?}");
+    let error = RamFile::create_or_open(&path, RAM_BYTES, Durability::None).expect_err("another mode");
+    assert!(matches!(error, RamFileError::OtherDurability { .. }), "{error:?}");
+}
