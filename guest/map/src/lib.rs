@@ -15,10 +15,23 @@
 
 extern crate alloc;
 
+mod entry;
+mod flags;
+mod frame_runs;
+mod host_error;
 mod kern_return;
+mod map;
+mod object;
 mod ports;
+mod runs;
 mod units;
+mod vm;
+mod wait;
 
+pub use entry::Inheritance;
+pub use flags::{SyncFlags, WireFlags};
 pub use kern_return::KernReturn;
+pub use map::{EntryRow, FrameRow, LayoutRow, MapStats, Placement, Violation, VmMap};
 pub use ports::{Frames, FreshFrames, Host, HostError, OutOfFrames, Pmap, Ports, SyncMode, SyncRun};
 pub use units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
+pub use vm::Vm;

@@ -1,0 +1,152 @@
+//! Maps: an address space's entries and page tables, and the operations on them.
+
+mod allocate;
+mod check;
+mod deallocate;
+mod fault;
+mod hardware;
+mod msync;
+mod populate;
+mod protect;
+mod query;
+mod transition;
+mod unwire;
+mod wire;
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use spin::Mutex;
+
+pub use allocate::Placement;
+pub use check::Violation;
+pub use query::{EntryRow, FrameRow, LayoutRow, MapStats};
+
+use crate::entry::{MapEntry, OperationId};
+use crate::ports::{HostError, Ports};
+use crate::runs::RunMap;
+use crate::units::{PAGE_SHIFT, PAGE_SIZE, PageRange};
+use crate::vm::Vm;
+use crate::wait::WaitQueue;
+
+/// An address space.
+///
+/// Operations may run at the same time: each is a future that locks the map only between two awaits.
+/// **A future of an operation must be polled to its end.** One dropped half-way leaves its entries in
+/// transition, for what it had asked the host to do can't be known any more.
+pub struct VmMap<P: Ports> {
+    vm: Arc<Vm<P>>,
+    bounds: PageRange,
+    /// Locked before any object's pages.
+    state: Mutex<MapState<P>>,
+    /// Woken after transition marks went or system wirings ended, when somebody had asked for it.
+    transitions: WaitQueue,
+}
+
+/// What a map's lock guards.
+struct MapState<P: Ports> {
+    entries: RunMap<MapEntry>,
+    pmap: P::Pmap,
+    /// How often the lock was taken to change the entries.
+    timestamp: u64,
+    /// The number of the last operation.
+    operation: u64,
+    /// This map's part of what is charged against the user-wire limit, in pages.
+    user_wired_pages: u64,
+    /// Why the host last refused something.
+    last_host_error: Option<HostError>,
+}
+
+/// What an operation does after it has unlocked the map.
+enum Step<W, T> {
+    /// Await this, then look again.
+    Wait(W),
+    /// Go on.
+    Done(T),
+}
+
+impl<P: Ports> VmMap<P> {
+    /// Creates an empty map of the virtual pages `pages`, whose mappings go into `pmap`.
+    pub fn new(vm: Arc<Vm<P>>, pages: PageRange, pmap: P::Pmap) -> Self {
+        let state = MapState {
+            entries: RunMap::new(),
+            pmap,
+            timestamp: 0,
+            operation: 0,
+            user_wired_pages: 0,
+            last_host_error: None,
+        };
+        Self { vm, bounds: pages, state: Mutex::new(state), transitions: WaitQueue::new() }
+    }
+
+    /// Returns the system that the map lives in.
+    pub fn vm(&self) -> &Arc<Vm<P>> {
+        &self.vm
+    }
+
+    /// Returns the virtual pages that may be allocated.
+    pub fn bounds(&self) -> PageRange {
+        self.bounds
+    }
+
+    /// Runs `work` on the map's page tables, under the map's lock: it must not call the map.
+    pub fn with_pmap<T>(&self, work: impl FnOnce(&mut P::Pmap) -> T) -> T {
+        work(&mut self.state.lock().pmap)
+    }
+
+    /// Runs `work` under the map's lock. As `work` is no future, the lock can't outlive an await.
+    fn locked<T>(&self, work: impl FnOnce(&mut MapState<P>) -> T) -> T {
+        work(&mut self.state.lock())
+    }
+
+    /// As [`VmMap::locked`], for work that may change the entries.
+    fn exclusive<T>(&self, work: impl FnOnce(&mut MapState<P>) -> T) -> T {
+        self.locked(|state| {
+            state.timestamp += 1;
+            work(state)
+        })
+    }
+
+    /// Returns the identity of a new call.
+    fn begin(&self) -> OperationId {
+        self.locked(|state| {
+            state.operation += 1;
+            OperationId(state.operation)
+        })
+    }
+
+    /// Notes why the host refused, for reports.
+    fn note_host_error(&self, error: HostError) {
+        self.locked(|state| state.last_host_error = Some(error));
+    }
+}
+
+impl<P: Ports> fmt::Debug for VmMap<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VmMap").field("bounds", &self.bounds).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// Returns the pages that `size` bytes (at least 1) from `address` on touch: the start truncated, the end
+/// rounded up. `None` when the end is not above the start, or past 2^64.
+fn touched_pages(address: u64, size: u64) -> Option<PageRange> {
+    let end = address.checked_add(size)?.checked_next_multiple_of(PAGE_SIZE)?;
+    Some(PageRange::new(address >> PAGE_SHIFT, end >> PAGE_SHIFT))
+}
+
+#[cfg(test)]
+mod test {
+    use super::touched_pages;
+    use crate::units::PageRange;
+
+    #[test]
+    fn touched_pages_edges_round_outwards_and_refuse_overflow() {
+        assert_eq!(touched_pages(0, 1), Some(PageRange::new(0, 1)));
+        assert_eq!(touched_pages(4095, 2), Some(PageRange::new(0, 2)));
+        assert_eq!(touched_pages(4096, 4096), Some(PageRange::new(1, 2)));
+        assert_eq!(touched_pages(u64::MAX - 4095, 1), None, "the rounded end is 2^64");
+        assert_eq!(touched_pages(u64::MAX, 1), None);
+        assert_eq!(touched_pages(1, u64::MAX), None);
+        assert_eq!(touched_pages(0, u64::MAX - 4095), Some(PageRange::new(0, u64::MAX >> 12)));
+    }
+}

@@ -1,0 +1,79 @@
+//! Allocation of address space.
+
+use super::hardware::BLOCK_PAGES;
+use super::{MapState, VmMap, touched_pages};
+use crate::entry::MapEntry;
+use crate::kern_return::KernReturn;
+use crate::ports::Ports;
+use crate::units::{PAGE_SHIFT, PageRange};
+
+/// Where an allocation goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// The first place where it fits; from 2 MiB on, the first that is 2 MiB aligned, if there is one.
+    Anywhere,
+    /// The page that holds this address (in bytes).
+    Fixed(u64),
+}
+
+impl<P: Ports> VmMap<P> {
+    /// Allocates zero-filled memory of `size` bytes, rounded up to pages, and returns its address in bytes
+    /// (Mach `vm_allocate`).
+    ///
+    /// Nothing is resident until it is touched or wired. The memory is readable and writable, may become
+    /// executable, and is copied to children. A size of 0 allocates nothing and gives address 0, as in
+    /// XNU `vm_allocate`.
+    ///
+    /// # Errors
+    /// - [`KernReturn::InvalidArgument`]: the size wraps when rounded.
+    /// - [`KernReturn::InvalidAddress`]: a fixed range does not lie within the map.
+    /// - [`KernReturn::NoSpace`]: a fixed range meets an entry; or no gap is large enough.
+    ///
+    /// # Partial effects
+    /// None: an error changes nothing.
+    // Nothing is waited for today; callers may rely on no more than that every operation is a future.
+    #[expect(clippy::unused_async, reason = "every operation is a future")]
+    pub async fn allocate(&self, placement: Placement, size: u64) -> Result<u64, KernReturn> {
+        if size == 0 {
+            return Ok(0);
+        }
+        let pages = touched_pages(0, size).ok_or(KernReturn::InvalidArgument)?.len();
+        let start = self.exclusive(|state| {
+            let start = match placement {
+                Placement::Anywhere => self.find_space(state, pages)?,
+                Placement::Fixed(address) => self.check_space(state, address >> PAGE_SHIFT, pages)?,
+            };
+            state.entries.insert(start, MapEntry::new(pages));
+            Ok(start)
+        })?;
+        self.debug_check();
+        Ok(start << PAGE_SHIFT)
+    }
+
+    /// Returns the first page of the first gap of `pages` pages.
+    fn find_space(&self, state: &MapState<P>, pages: u64) -> Result<u64, KernReturn> {
+        let aligned = if pages >= BLOCK_PAGES { self.first_fit(state, pages, BLOCK_PAGES) } else { None };
+        aligned.or_else(|| self.first_fit(state, pages, 1)).ok_or(KernReturn::NoSpace)
+    }
+
+    fn first_fit(&self, state: &MapState<P>, pages: u64, alignment: u64) -> Option<u64> {
+        let mut candidate = self.bounds.start.checked_next_multiple_of(alignment)?;
+        for (start, entry) in state.entries.iter() {
+            if candidate.checked_add(pages)? <= start {
+                break;
+            }
+            candidate = (start + entry.pages).checked_next_multiple_of(alignment)?;
+        }
+        (candidate.checked_add(pages)? <= self.bounds.end).then_some(candidate)
+    }
+
+    /// Returns `start` if `pages` pages are free from there on.
+    fn check_space(&self, state: &MapState<P>, start: u64, pages: u64) -> Result<u64, KernReturn> {
+        let end = start.checked_add(pages).ok_or(KernReturn::InvalidAddress)?;
+        if start < self.bounds.start || end > self.bounds.end {
+            return Err(KernReturn::InvalidAddress);
+        }
+        let taken = state.entries.meeting(PageRange::new(start, end)).next().is_some();
+        if taken { Err(KernReturn::NoSpace) } else { Ok(start) }
+    }
+}

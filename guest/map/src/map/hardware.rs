@@ -1,0 +1,77 @@
+//! What the map does to page tables, and how their dirty marks come back.
+
+use super::MapState;
+use crate::entry::MapEntry;
+use crate::ports::{OutOfFrames, Pmap, Ports};
+use crate::runs::RunMap;
+use crate::units::{PageRange, Prot};
+
+/// Pages in the larger of the two page sizes.
+pub(super) const BLOCK_PAGES: u64 = 512;
+
+impl<P: Ports> MapState<P> {
+    /// Unmaps `pages` and folds what was written through the mappings into the objects.
+    ///
+    /// Where a 2 MiB mapping reaches over an end of `pages` and no frame is left to split it with, the
+    /// whole of it goes: its other pages are entered again by the next fault on them.
+    pub(super) fn unmap(&mut self, pages: PageRange) {
+        let Self { entries, pmap, .. } = self;
+        let mut fold = |dirty| fold_dirty(entries, dirty);
+        if pmap.remove(pages, &mut fold).is_err() {
+            let whole = PageRange::new(
+                pages.start - pages.start % BLOCK_PAGES,
+                pages.end.checked_next_multiple_of(BLOCK_PAGES).unwrap_or(pages.end),
+            );
+            let unsplit = pmap.remove(whole, &mut fold);
+            assert!(matches!(unsplit, Ok(())), "whole 2 MiB blocks are unmapped without a split");
+        }
+    }
+
+    /// Gives what is mapped of `pages` the protection `prot`.
+    pub(super) fn reprotect(&mut self, pages: PageRange, prot: Prot) {
+        // Unmapped pages get their protection from the entry at the next fault, so unmapping always does.
+        if prot.is_none() || self.pmap.protect(pages, prot).is_err() {
+            self.unmap(pages);
+        }
+    }
+
+    /// Folds the dirty marks of `pages` into the objects and clears them.
+    pub(super) fn collect_dirty(&mut self, pages: PageRange) {
+        let Self { entries, pmap, .. } = self;
+        pmap.clean(pages, &mut |dirty| fold_dirty(entries, dirty));
+    }
+
+    /// Tells whether anything of `pages`, all of them in one entry, may be mapped: what is not resident never is.
+    pub(super) fn is_mappable(&self, pages: PageRange) -> bool {
+        self.entries.containing(pages.start).is_some_and(|(start, entry)| {
+            let indices = entry.object_range(start, pages);
+            entry.object.as_ref().is_some_and(|object| !object.resident().is_absent(indices))
+        })
+    }
+
+    /// Maps what is resident of `pages`, all of them in one entry, as the entry permits. The marks of older
+    /// mappings must have been collected, for an entered page starts clean.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] when no frame is left for a table; some of the pages may be mapped then.
+    pub(super) fn enter_resident(&mut self, pages: PageRange) -> Result<(), OutOfFrames> {
+        let Self { entries, pmap, .. } = self;
+        let Some((start, entry)) = entries.containing(pages.start) else { return Ok(()) };
+        let Some(object) = &entry.object else { return Ok(()) };
+        let indices = entry.object_range(start, pages);
+        object
+            .resident()
+            .frames(indices)
+            .try_for_each(|(index, run)| pmap.enter(index - indices.start + pages.start, run, entry.prot))
+    }
+}
+
+/// Notes in the objects that the pages of `dirty` were written.
+fn fold_dirty(entries: &RunMap<MapEntry>, dirty: PageRange) {
+    for (start, entry) in entries.meeting(dirty) {
+        if let Some(object) = &entry.object {
+            let part = dirty.intersection(PageRange::new(start, start + entry.pages));
+            object.resident().mark_dirty(entry.object_range(start, part));
+        }
+    }
+}

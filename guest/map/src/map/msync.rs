@@ -1,0 +1,185 @@
+//! Synchronisation with stable storage: XNU `vm_map_msync`.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::{MapState, Step, VmMap, touched_pages};
+use crate::flags::SyncFlags;
+use crate::kern_return::KernReturn;
+use crate::object::{Pager, VmObject};
+use crate::ports::{Host, HostError, Ports, SyncMode, SyncRun};
+use crate::units::PageRange;
+use crate::vm::Vm;
+use crate::wait::Wait;
+
+/// Pages on their way to stable storage. Dropping it ends the writes by their results.
+struct WriteBack<'a, P: Ports> {
+    vm: &'a Vm<P>,
+    mode: SyncMode,
+    /// Which pages of which object each of `runs` holds.
+    pages: Vec<(Arc<VmObject>, PageRange)>,
+    /// Failures until the host says otherwise, so that a call that ends early leaves the pages dirty.
+    runs: Vec<SyncRun>,
+}
+
+impl<P: Ports> VmMap<P> {
+    /// Puts the dirty pages among those that `size` bytes from `address` touch on stable storage (XNU
+    /// `vm_msync`).
+    ///
+    /// - [`SyncFlags::SYNCHRONOUS`]: returns when the bytes are on stable storage. Pages that were sent and
+    ///   not written again meanwhile are clean then. A write that is already in flight is waited for.
+    /// - [`SyncFlags::ASYNCHRONOUS`]: the writing is started; the pages stay dirty.
+    /// - [`SyncFlags::INVALIDATE`]: unmaps the pages of unwired entries first. The pages' home is guest RAM, and
+    ///   the resident page *is* the home's copy, so the bytes stay as they are, dirty pages stay dirty, and
+    ///   wired pages are not touched (rows M-03, M-04, Q-04).
+    /// - [`SyncFlags::KILLPAGES`], [`SyncFlags::DEACTIVATE`]: nothing is synced, whatever else is set (row M-07).
+    ///   Objects with guest RAM as pager count as external, and no reference marks are kept, so nothing else
+    ///   happens either.
+    /// - [`SyncFlags::CONTIGUOUS`]: reports holes.
+    ///
+    /// Protections and wirings are not consulted (rows H-08 and H-09). Unknown flags are ignored. A size of 0
+    /// succeeds whatever the flags are (row S-02).
+    ///
+    /// # Errors
+    /// - [`KernReturn::InvalidArgument`]: both SYNCHRONOUS and ASYNCHRONOUS.
+    /// - [`KernReturn::InvalidAddress`]: address and size wrap; or a page is not allocated, with CONTIGUOUS.
+    /// - [`KernReturn::Failure`]: the host failed to write a run or offers no stable storage. XNU would report
+    ///   success; FreeBSD `vm_map_sync` does this (row D-B). Comes before the report of a hole.
+    ///
+    /// # Partial effects
+    /// The whole range is processed before any error but the argument errors is returned. Pages whose write
+    /// failed stay dirty and resident. With KILLPAGES the range ends at the first hole (row H-02).
+    pub async fn msync(&self, address: u64, size: u64, flags: SyncFlags) -> Result<(), KernReturn> {
+        if size == 0 {
+            return Ok(());
+        }
+        if flags.contains(SyncFlags::SYNCHRONOUS | SyncFlags::ASYNCHRONOUS) {
+            return Err(KernReturn::InvalidArgument);
+        }
+        let range = touched_pages(address, size).ok_or(KernReturn::InvalidAddress)?;
+        let (mut writes, has_hole) = loop {
+            match self.locked(|state| self.begin_msync(state, range, flags)) {
+                Step::Wait(wait) => wait.await,
+                Step::Done(begun) => break begun,
+            }
+        };
+        let mut result = Ok(());
+        if !writes.runs.is_empty() {
+            self.vm.host().sync(&mut writes.runs, writes.mode).await;
+            if let Some(error) = writes.runs.iter().find_map(|sync| sync.result.err()) {
+                self.note_host_error(error);
+                result = Err(KernReturn::from_sync_error(error));
+            }
+        }
+        drop(writes);
+        self.debug_check();
+        if has_hole && flags.contains(SyncFlags::CONTIGUOUS) {
+            result = result.and(Err(KernReturn::InvalidAddress));
+        }
+        result
+    }
+
+    /// Does all that happens before the host is called; tells whether the range has a hole.
+    fn begin_msync(
+        &self,
+        state: &mut MapState<P>,
+        range: PageRange,
+        flags: SyncFlags,
+    ) -> Step<Wait<'_>, (WriteBack<'_, P>, bool)> {
+        let mode = if flags.contains(SyncFlags::SYNCHRONOUS) { SyncMode::Wait } else { SyncMode::NoWait };
+        let mut writes = WriteBack { vm: &self.vm, mode, pages: Vec::new(), runs: Vec::new() };
+        let has_hole = state.entries.next_gap(range).is_some();
+        // Killing pages or letting them age wins over syncing (row M-07), and does nothing to pages in RAM.
+        if flags.intersects(SyncFlags::KILLPAGES | SyncFlags::DEACTIVATE) {
+            return Step::Done((writes, has_hole));
+        }
+        let sends = flags.intersects(SyncFlags::SYNCHRONOUS | SyncFlags::ASYNCHRONOUS);
+        // Nothing is held while this waits, so calls that wait for each other's writes can't lock each other out.
+        if sends && mode == SyncMode::Wait && state.any_cleaning(range) {
+            return Step::Wait(self.vm.cleaned().wait());
+        }
+        if flags.contains(SyncFlags::INVALIDATE) {
+            state.invalidate(range);
+        }
+        if sends {
+            state.collect_dirty(range);
+            state.begin_writes(range, &mut writes);
+        }
+        Step::Done((writes, has_hole))
+    }
+}
+
+impl<P: Ports> MapState<P> {
+    fn any_cleaning(&self, range: PageRange) -> bool {
+        self.shown(range).any(|(object, pages)| object.resident().is_cleaning(pages))
+    }
+
+    /// Unmaps the unwired entries of `range`.
+    fn invalidate(&mut self, range: PageRange) {
+        let mut page = range.start;
+        while let Some((start, entry)) = self.entries.at_or_after(page)
+            && start < range.end
+        {
+            page = start + entry.pages;
+            if entry.wired_count == 0 {
+                self.unmap(PageRange::new(start, page).intersection(range));
+            }
+        }
+    }
+
+    /// Adds the dirty pages of `range` to `writes` and, if they will be waited for, marks them.
+    fn begin_writes(&self, range: PageRange, writes: &mut WriteBack<'_, P>) {
+        for (object, pages) in self.shown(range) {
+            match object.pager() {
+                Pager::Ram => writes.add_dirty(object, pages),
+            }
+        }
+        if writes.mode == SyncMode::Wait {
+            for (object, pages) in &writes.pages {
+                object.resident().begin_cleaning(*pages);
+            }
+        }
+    }
+
+    /// Returns the objects that `range` shows, each with the indices of the pages shown.
+    fn shown(&self, range: PageRange) -> impl Iterator<Item = (&Arc<VmObject>, PageRange)> {
+        self.entries.meeting(range).filter_map(move |(start, entry)| {
+            let part = PageRange::new(start, start + entry.pages).intersection(range);
+            entry.object.as_ref().map(|object| (object, entry.object_range(start, part)))
+        })
+    }
+}
+
+impl<P: Ports> WriteBack<'_, P> {
+    /// Adds what is dirty of an object's `pages`, adjacent frames as one run.
+    fn add_dirty(&mut self, object: &Arc<VmObject>, pages: PageRange) {
+        for (pages, extent) in object.resident().pieces(pages).filter(|(_, extent)| extent.dirty) {
+            match (self.pages.last_mut(), self.runs.last_mut()) {
+                (Some((last_object, last)), Some(sync))
+                    if Arc::ptr_eq(last_object, object)
+                        && last.end == pages.start
+                        && sync.run.end() == extent.frames.first =>
+                {
+                    last.end = pages.end;
+                    sync.run.pages += pages.len();
+                }
+                _ => {
+                    self.pages.push((Arc::clone(object), pages));
+                    self.runs.push(SyncRun { run: extent.frames, result: Err(HostError::Rejected) });
+                }
+            }
+        }
+    }
+}
+
+impl<P: Ports> Drop for WriteBack<'_, P> {
+    fn drop(&mut self) {
+        if self.mode == SyncMode::NoWait || self.runs.is_empty() {
+            return;
+        }
+        for ((object, pages), sync) in self.pages.iter().zip(&self.runs) {
+            object.resident().end_cleaning(*pages, sync.result.is_err());
+        }
+        self.vm.cleaned().wake_all();
+    }
+}

@@ -1,0 +1,197 @@
+//! Queries: what the map looks like now.
+
+use alloc::vec::Vec;
+
+use super::VmMap;
+use crate::entry::{Inheritance, MapEntry};
+use crate::ports::{HostError, Ports};
+use crate::units::{FrameRun, PageRange, Prot};
+
+/// Neighbouring allocated pages with the same wirings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayoutRow {
+    /// The virtual pages.
+    pub pages: PageRange,
+    /// The system's wirings, and one more if the user has wired the pages.
+    pub wired_count: u32,
+    /// Whether the user has wired the pages.
+    pub user_wired: bool,
+    /// What all of the pages permit.
+    pub prot: Prot,
+}
+
+/// Neighbouring pages on consecutive frames, or without any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRow {
+    /// The virtual pages.
+    pub pages: PageRange,
+    /// Their frames, as many as there are pages; none where nothing is resident or nothing allocated.
+    pub frames: Option<FrameRun>,
+}
+
+/// One entry of the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRow {
+    /// The virtual pages.
+    pub pages: PageRange,
+    /// What they permit.
+    pub prot: Prot,
+    /// The most they may be made to permit.
+    pub max_prot: Prot,
+    /// What a child gets of them.
+    pub inheritance: Inheritance,
+    /// The system's wirings, and one more if the user has wired the entry.
+    pub wired_count: u32,
+    /// Whether the user has wired the entry.
+    pub user_wired: bool,
+    /// Whether an operation is at work on the entry.
+    pub in_transition: bool,
+    /// Whether somebody waits for that to end, or for the system's wirings to.
+    pub needs_wakeup: bool,
+    /// Whether the entry has an object already.
+    pub has_object: bool,
+}
+
+/// Totals over a map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapStats {
+    /// How many entries there are.
+    pub entries: usize,
+    /// Pages that are allocated.
+    pub allocated_pages: u64,
+    /// Pages that have a frame.
+    pub resident_pages: u64,
+    /// Pages that are wired.
+    pub wired_pages: u64,
+    /// Pages charged against the user-wire limit for this map.
+    pub user_wired_pages: u64,
+    /// Resident pages known to be dirty; page tables may hold further marks.
+    pub dirty_pages: u64,
+    /// Pages that are being written to stable storage.
+    pub cleaning_pages: u64,
+    /// Runs of resident pages that the map keeps apart.
+    pub extents: usize,
+    /// How often the map was locked to change its entries.
+    pub timestamp: u64,
+    /// Why the host last refused a wire or a sync.
+    pub last_host_error: Option<HostError>,
+}
+
+impl<P: Ports> VmMap<P> {
+    /// Returns the allocated pages from page `start` to page `end`, joined where wired count and user bit are
+    /// the same. Holes are left out.
+    pub fn layout(&self, start: u64, end: u64) -> Vec<LayoutRow> {
+        let range = PageRange::new(start, end);
+        let mut rows: Vec<LayoutRow> = Vec::new();
+        self.locked(|state| {
+            for (start, entry) in state.entries.meeting(range) {
+                let pages = PageRange::new(start, start + entry.pages).intersection(range);
+                match rows.last_mut() {
+                    Some(row)
+                        if row.pages.end == pages.start
+                            && row.wired_count == entry.wired_count
+                            && row.user_wired == entry.user_wired =>
+                    {
+                        row.pages.end = pages.end;
+                        row.prot = row.prot & entry.prot;
+                    }
+                    _ => rows.push(LayoutRow {
+                        pages,
+                        wired_count: entry.wired_count,
+                        user_wired: entry.user_wired,
+                        prot: entry.prot,
+                    }),
+                }
+            }
+        });
+        rows
+    }
+
+    /// Returns the frames behind the pages from page `start` to page `end`. The rows cover the whole range.
+    pub fn frames(&self, start: u64, end: u64) -> Vec<FrameRow> {
+        let range = PageRange::new(start, end);
+        let mut rows = Vec::new();
+        self.locked(|state| {
+            for (start, entry) in state.entries.meeting(range) {
+                let Some(object) = &entry.object else { continue };
+                let part = PageRange::new(start, start + entry.pages).intersection(range);
+                let indices = entry.object_range(start, part);
+                for (index, run) in object.resident().frames(indices) {
+                    let first = index - indices.start + part.start;
+                    push_frames(&mut rows, range.start, PageRange::new(first, first + run.pages), Some(run));
+                }
+            }
+        });
+        push_frames(&mut rows, range.start, PageRange::new(range.end, range.end), None);
+        rows
+    }
+
+    /// Returns all entries in address order.
+    pub fn entries(&self) -> Vec<EntryRow> {
+        self.locked(|state| {
+            let row = |(start, entry): (u64, &MapEntry)| EntryRow {
+                pages: PageRange::new(start, start + entry.pages),
+                prot: entry.prot,
+                max_prot: entry.max_prot,
+                inheritance: entry.inheritance,
+                wired_count: entry.wired_count,
+                user_wired: entry.user_wired,
+                in_transition: entry.transition.is_some(),
+                needs_wakeup: entry.needs_wakeup,
+                has_object: entry.object.is_some(),
+            };
+            state.entries.iter().map(row).collect()
+        })
+    }
+
+    /// Returns how many pages of this map are charged against the user-wire limit.
+    pub fn user_wired_pages(&self) -> u64 {
+        self.locked(|state| state.user_wired_pages)
+    }
+
+    /// Returns totals over the map.
+    pub fn stats(&self) -> MapStats {
+        self.locked(|state| {
+            let mut stats = MapStats {
+                entries: state.entries.len(),
+                user_wired_pages: state.user_wired_pages,
+                timestamp: state.timestamp,
+                last_host_error: state.last_host_error,
+                ..MapStats::default()
+            };
+            for (start, entry) in state.entries.iter() {
+                stats.allocated_pages += entry.pages;
+                let Some(object) = &entry.object else { continue };
+                let whole = entry.object_range(start, PageRange::new(start, start + entry.pages));
+                for (pages, extent) in object.resident().pieces(whole) {
+                    let counted = |condition: bool| if condition { pages.len() } else { 0 };
+                    stats.resident_pages += pages.len();
+                    stats.wired_pages += counted(extent.wires > 0);
+                    stats.dirty_pages += counted(extent.dirty);
+                    stats.cleaning_pages += counted(extent.cleaning);
+                    stats.extents += 1;
+                }
+            }
+            stats
+        })
+    }
+}
+
+/// Adds a row for `pages` (none if empty) and one without frames for what lies between it and the row
+/// before; joins rows whose frames continue. `first` is where the rows begin.
+fn push_frames(rows: &mut Vec<FrameRow>, first: u64, pages: PageRange, frames: Option<FrameRun>) {
+    let end = rows.last().map_or(first, |row| row.pages.end);
+    if end < pages.start {
+        rows.push(FrameRow { pages: PageRange::new(end, pages.start), frames: None });
+    }
+    let Some(frames) = frames else { return };
+    if let Some(FrameRow { pages: before, frames: Some(run) }) = rows.last_mut()
+        && before.end == pages.start
+        && run.end() == frames.first
+    {
+        before.end = pages.end;
+        run.pages += frames.pages;
+        return;
+    }
+    rows.push(FrameRow { pages, frames: Some(frames) });
+}

@@ -1,0 +1,247 @@
+//! An ordered map of page numbers to runs: the container behind entries, resident pages and free frames.
+
+use alloc::collections::BTreeMap;
+
+use crate::units::PageRange;
+
+/// A value that stands for several consecutive pages.
+pub(crate) trait Run {
+    /// Returns how many pages the run has.
+    fn pages(&self) -> u64;
+
+    /// Keeps the first `pages` pages and returns the rest; `pages` is within the run and not 0.
+    fn split_off(&mut self, pages: u64) -> Self;
+
+    /// Tells whether `next`, which follows directly, agrees with this run in everything that must agree.
+    fn continues_as(&self, next: &Self) -> bool;
+
+    /// Takes in the run that follows directly and agrees.
+    fn append(&mut self, next: Self);
+}
+
+/// Runs that don't overlap, by their first page.
+#[derive(Debug)]
+pub(crate) struct RunMap<R> {
+    runs: BTreeMap<u64, R>,
+}
+
+impl<R: Run> RunMap<R> {
+    pub(crate) const fn new() -> Self {
+        Self { runs: BTreeMap::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Returns all runs in order, each with its first page.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &R)> {
+        self.runs.iter().map(|(&start, run)| (start, run))
+    }
+
+    /// Returns the run that holds `page`.
+    pub(crate) fn containing(&self, page: u64) -> Option<(u64, &R)> {
+        let (&start, run) = self.runs.range(..=page).next_back()?;
+        (page - start < run.pages()).then_some((start, run))
+    }
+
+    /// Returns the run that holds `page`, or else the first one after it.
+    pub(crate) fn at_or_after(&self, page: u64) -> Option<(u64, &R)> {
+        self.containing(page).or_else(|| self.runs.range(page..).next().map(|(&start, run)| (start, run)))
+    }
+
+    /// Returns the run that starts with `page`.
+    pub(crate) fn get_mut(&mut self, page: u64) -> Option<&mut R> {
+        self.runs.get_mut(&page)
+    }
+
+    /// Returns the runs that meet `range`, in order and whole.
+    pub(crate) fn meeting(&self, range: PageRange) -> impl Iterator<Item = (u64, &R)> {
+        let first = self.first_meeting(range);
+        let end = if range.is_empty() { first } else { range.end };
+        self.runs.range(first..end).map(|(&start, run)| (start, run))
+    }
+
+    /// Returns the runs that meet `range`, in order and whole. What is done to them must not change how
+    /// many pages they have.
+    pub(crate) fn meeting_mut(&mut self, range: PageRange) -> impl Iterator<Item = (u64, &mut R)> {
+        let first = self.first_meeting(range);
+        let end = if range.is_empty() { first } else { range.end };
+        self.runs.range_mut(first..end).map(|(&start, run)| (start, run))
+    }
+
+    /// Returns the first part of `range` that no run covers.
+    pub(crate) fn next_gap(&self, range: PageRange) -> Option<PageRange> {
+        let mut page = range.start;
+        for (start, run) in self.meeting(range) {
+            if start > page {
+                return Some(PageRange::new(page, start));
+            }
+            page = start + run.pages();
+        }
+        (page < range.end).then(|| PageRange::new(page, range.end))
+    }
+
+    /// Adds a run where there is none yet. It is not merged with its neighbours.
+    pub(crate) fn insert(&mut self, start: u64, run: R) {
+        debug_assert!(
+            self.meeting(PageRange::new(start, start + run.pages())).next().is_none(),
+            "runs must not overlap"
+        );
+        self.runs.insert(start, run);
+    }
+
+    /// Takes out the run that starts with `start`.
+    pub(crate) fn remove(&mut self, start: u64) -> Option<R> {
+        self.runs.remove(&start)
+    }
+
+    /// Makes `page` the first page of its run, if it is in one.
+    pub(crate) fn split(&mut self, page: u64) {
+        let Some((&start, run)) = self.runs.range_mut(..page).next_back() else { return };
+        if page - start < run.pages() {
+            let rest = run.split_off(page - start);
+            self.runs.insert(page, rest);
+        }
+    }
+
+    /// Merges whatever agrees among the runs that meet `range` and the neighbours they touch.
+    pub(crate) fn merge(&mut self, range: PageRange) {
+        let first = self.first_meeting(range);
+        let mut from = self.runs.range(..first).next_back().map_or(first, |(&start, _)| start);
+        while let Some((start, next)) = self.next_joint(from, range.end) {
+            if let Some(next) = self.runs.remove(&next)
+                && let Some(run) = self.runs.get_mut(&start)
+            {
+                run.append(next);
+            }
+            from = start;
+        }
+    }
+
+    /// Returns the starts of the first two runs, not before `from` and not after `last`, that can be merged.
+    fn next_joint(&self, from: u64, last: u64) -> Option<(u64, u64)> {
+        if from > last {
+            return None;
+        }
+        let mut runs = self.runs.range(from..=last);
+        let (mut start, mut run) = runs.next()?;
+        for (next_start, next) in runs {
+            if start + run.pages() == *next_start && run.continues_as(next) {
+                return Some((*start, *next_start));
+            }
+            (start, run) = (next_start, next);
+        }
+        None
+    }
+
+    fn first_meeting(&self, range: PageRange) -> u64 {
+        self.containing(range.start).map_or(range.start, |(start, _)| start)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use alloc::vec::Vec;
+
+    use super::{Run, RunMap};
+    use crate::units::PageRange;
+
+    /// A run that merges with runs of the same kind.
+    struct Kind(u64, char);
+
+    impl Run for Kind {
+        fn pages(&self) -> u64 {
+            self.0
+        }
+        fn split_off(&mut self, pages: u64) -> Self {
+            let rest = Self(self.0 - pages, self.1);
+            self.0 = pages;
+            rest
+        }
+        fn continues_as(&self, next: &Self) -> bool {
+            self.1 == next.1
+        }
+        fn append(&mut self, next: Self) {
+            self.0 += next.0;
+        }
+    }
+
+    fn sample() -> RunMap<Kind> {
+        let mut map = RunMap::new();
+        map.insert(10, Kind(5, 'a'));
+        map.insert(15, Kind(5, 'b'));
+        map.insert(30, Kind(1, 'b'));
+        map
+    }
+
+    fn shape(map: &RunMap<Kind>) -> Vec<(u64, u64, char)> {
+        map.iter().map(|(start, run)| (start, run.0, run.1)).collect()
+    }
+
+    #[test]
+    fn containing_and_at_or_after_edges_are_half_open() {
+        let map = sample();
+        let start = |found: Option<(u64, &Kind)>| found.map(|(start, _)| start);
+        assert_eq!(start(map.containing(9)), None);
+        assert_eq!(start(map.containing(10)), Some(10));
+        assert_eq!(start(map.containing(14)), Some(10));
+        assert_eq!(start(map.containing(15)), Some(15));
+        assert_eq!(start(map.containing(20)), None);
+        assert_eq!(start(map.at_or_after(0)), Some(10));
+        assert_eq!(start(map.at_or_after(20)), Some(30));
+        assert_eq!(start(map.at_or_after(31)), None);
+    }
+
+    #[test]
+    fn meeting_includes_the_run_that_starts_before_the_range() {
+        let mut map = sample();
+        let starts = |start, end| map.meeting(PageRange::new(start, end)).map(|(s, _)| s).collect::<Vec<_>>();
+        assert_eq!(starts(12, 16), [10, 15]);
+        assert_eq!(starts(0, 10), []);
+        assert_eq!(starts(20, 30), []);
+        assert_eq!(starts(19, 31), [15, 30]);
+        assert_eq!(starts(12, 12), [10_u64; 0]);
+        let ends = map.meeting_mut(PageRange::new(14, 31)).map(|(_, run)| run.0).collect::<Vec<_>>();
+        assert_eq!(ends, [5, 5, 1]);
+    }
+
+    #[test]
+    fn next_gap_walks_over_touching_runs() {
+        let map = sample();
+        assert_eq!(map.next_gap(PageRange::new(5, 40)), Some(PageRange::new(5, 10)));
+        assert_eq!(map.next_gap(PageRange::new(10, 40)), Some(PageRange::new(20, 30)));
+        assert_eq!(map.next_gap(PageRange::new(30, 40)), Some(PageRange::new(31, 40)));
+        assert_eq!(map.next_gap(PageRange::new(12, 18)), None);
+        assert_eq!(map.next_gap(PageRange::new(12, 12)), None);
+    }
+
+    #[test]
+    fn split_then_merge_all_restores_the_runs() {
+        let mut map = sample();
+        for page in [10, 12, 14, 15, 17, 20, 25] {
+            map.split(page);
+        }
+        assert_eq!(shape(&map), [(10, 2, 'a'), (12, 2, 'a'), (14, 1, 'a'), (15, 2, 'b'), (17, 3, 'b'), (30, 1, 'b')]);
+        map.merge(PageRange::new(13, 17));
+        assert_eq!(shape(&map), [(10, 5, 'a'), (15, 5, 'b'), (30, 1, 'b')]);
+    }
+
+    #[test]
+    fn merge_gap_or_other_kind_between_keeps_both() {
+        let mut map = sample();
+        map.merge(PageRange::new(0, 100));
+        assert_eq!(map.len(), 3);
+        assert!(map.remove(30).is_some());
+        assert!(map.remove(31).is_none());
+    }
+
+    #[test]
+    fn merge_of_a_point_joins_the_runs_that_meet_there() {
+        let mut map = sample();
+        map.split(17);
+        map.split(12);
+        map.merge(PageRange::new(17, 17));
+        assert_eq!(shape(&map), [(10, 2, 'a'), (12, 3, 'a'), (15, 5, 'b'), (30, 1, 'b')]);
+    }
+}

@@ -1,0 +1,148 @@
+//! Waiting for something that happens under a lock, without holding the lock.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use spin::Mutex;
+
+/// A queue of tasks that wait for the next [`WaitQueue::wake_all`].
+///
+/// No wakeup is lost as long as [`WaitQueue::wait`] is called under the lock that guards the condition
+/// and `wake_all` after the condition changed: a wait that began before a wake ends with it, even if it
+/// is first polled later.
+pub(crate) struct WaitQueue {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// How often the queue was woken.
+    wakes: u64,
+    next_ticket: u64,
+    wakers: Vec<(u64, Waker)>,
+}
+
+impl WaitQueue {
+    pub(crate) const fn new() -> Self {
+        Self { inner: Mutex::new(Inner { wakes: 0, next_ticket: 0, wakers: Vec::new() }) }
+    }
+
+    /// Begins to wait: the future ends with the first wake after this call.
+    pub(crate) fn wait(&self) -> Wait<'_> {
+        Wait { queue: self, wakes: self.inner.lock().wakes, ticket: None }
+    }
+
+    /// Ends every wait that has begun.
+    pub(crate) fn wake_all(&self) {
+        let wakers = {
+            let mut inner = self.inner.lock();
+            inner.wakes += 1;
+            core::mem::take(&mut inner.wakers)
+        };
+        // A waker may poll at once, so none is called under the lock.
+        for (_, waker) in wakers {
+            waker.wake();
+        }
+    }
+
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        self.inner.lock().wakers.len()
+    }
+}
+
+impl fmt::Debug for WaitQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitQueue").finish_non_exhaustive()
+    }
+}
+
+/// One task's wait. Dropping it leaves nothing behind.
+#[must_use = "a wait does nothing unless it is awaited"]
+pub(crate) struct Wait<'a> {
+    queue: &'a WaitQueue,
+    /// The queue's count of wakes when the wait began.
+    wakes: u64,
+    /// Under which number the waker is queued.
+    ticket: Option<u64>,
+}
+
+impl Future for Wait<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let queue = self.queue;
+        let mut inner = queue.inner.lock();
+        if inner.wakes != self.wakes {
+            self.ticket = None;
+            return Poll::Ready(());
+        }
+        let waker = context.waker();
+        let queued = self.ticket.and_then(|mine| inner.wakers.iter_mut().find(|(ticket, _)| *ticket == mine));
+        if let Some((_, known)) = queued {
+            known.clone_from(waker);
+        } else {
+            let ticket = inner.next_ticket;
+            inner.next_ticket += 1;
+            inner.wakers.push((ticket, waker.clone()));
+            self.ticket = Some(ticket);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(mine) = self.ticket {
+            self.queue.inner.lock().wakers.retain(|(ticket, _)| *ticket != mine);
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use alloc::boxed::Box;
+    use core::pin::pin;
+    use core::task::{Context, Waker};
+
+    use super::WaitQueue;
+
+    #[test]
+    fn wait_woken_before_its_first_poll_is_ready() {
+        let queue = WaitQueue::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut wait = pin!(queue.wait());
+        queue.wake_all();
+        assert!(wait.as_mut().poll(&mut context).is_ready());
+        let mut late = pin!(queue.wait());
+        assert!(late.as_mut().poll(&mut context).is_pending(), "a wake does not serve later waits");
+    }
+
+    #[test]
+    fn wait_polled_twice_queues_one_waker() {
+        let queue = WaitQueue::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut wait = pin!(queue.wait());
+        assert!(wait.as_mut().poll(&mut context).is_pending());
+        assert!(wait.as_mut().poll(&mut context).is_pending());
+        assert_eq!(queue.waiting(), 1);
+    }
+
+    #[test]
+    fn wait_dropped_while_queued_leaves_no_waker() {
+        let queue = WaitQueue::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut first = Box::pin(queue.wait());
+        let mut second = Box::pin(queue.wait());
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        drop(first);
+        assert_eq!(queue.waiting(), 1);
+        queue.wake_all();
+        assert!(second.as_mut().poll(&mut context).is_ready());
+        drop(second);
+        assert_eq!(queue.waiting(), 0);
+    }
+}
