@@ -207,3 +207,25 @@ pub(crate) fn advise_random(range: AddressRange) -> io::Result<()> {
 pub(crate) fn advise_no_dump(range: AddressRange) -> io::Result<()> {
     advise(range, libc::MADV_DONTDUMP)
 }
+
+/// Faults the range in for reading; a page that cannot be had is an error, not a signal.
+pub(crate) fn populate_read(range: AddressRange) -> io::Result<()> {
+    loop {
+        match advise(range, libc::MADV_POPULATE_READ) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Locks the range in memory.
+pub(crate) fn mlock(range: AddressRange) -> io::Result<()> {
+    // SAFETY: locking changes neither contents nor mappings; the kernel checks the range.
+    check(unsafe { libc::mlock(pointer(range), range.bytes()) })
+}
+
+/// Unlocks the range.
+pub(crate) fn munlock(range: AddressRange) -> io::Result<()> {
+    // SAFETY: unlocking changes neither contents nor mappings; the kernel checks the range.
+    check(unsafe { libc::munlock(pointer(range), range.bytes()) })
+}

@@ -1,0 +1,23 @@
+//! Wiring: which pages of guest RAM the host holds in memory.
+//!
+//! The [`Ledger`] counts, because host locks do not nest (H1): the host is told only when a page's count leaves
+//! 0 or comes back to it. The [`PinService`] decides what is admitted, asks a [`PinMethod`] to lock and unlock,
+//! and undoes a call that fails midway.
+
+mod error;
+mod ledger;
+mod limit;
+mod method;
+mod populate;
+mod run_set;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod service;
+#[cfg(test)]
+mod test;
+
+pub use self::error::PinError;
+pub use self::ledger::{Ledger, LedgerError, MAX_WIRE_COUNT};
+pub use self::limit::{LimitError, LockBudget, map_entry_budget};
+pub use self::method::{PinMethod, PinMethodError, RunsMethod};
+pub use self::service::{PinConfig, PinService, PinStats};
