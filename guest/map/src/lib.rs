@@ -14,10 +14,13 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod entry;
 mod flags;
 mod frame_runs;
+mod frames;
 mod host_error;
 mod kern_return;
 mod map;
@@ -30,6 +33,7 @@ mod wait;
 
 pub use entry::Inheritance;
 pub use flags::{SyncFlags, WireFlags};
+pub use frames::FrameAllocator;
 pub use kern_return::KernReturn;
 pub use map::{EntryRow, FrameRow, LayoutRow, MapStats, Placement, Violation, VmMap};
 pub use ports::{Frames, FreshFrames, Host, HostError, OutOfFrames, Pmap, Ports, SyncMode, SyncRun};

@@ -94,7 +94,9 @@ impl core::error::Error for OutOfFrames {}
 pub trait Pmap: Send {
     /// Maps the virtual pages from `page` on to the frames of `run`, replacing what was there.
     ///
-    /// Uses a 2 MiB mapping wherever page, frame and remaining length allow. A page entered starts clean.
+    /// Uses a 2 MiB mapping wherever page, frame and remaining length allow. A page entered starts clean; where
+    /// the same frame is mapped with the same protection already, the mapping may be left as it is, with its
+    /// dirty mark. Pages beside the run keep mapping and mark, also when a 2 MiB mapping is split.
     ///
     /// # Errors
     /// [`OutOfFrames`] when no frame is left for a table; then none of the run's pages is mapped.
@@ -105,7 +107,7 @@ pub trait Pmap: Send {
     ///
     /// # Errors
     /// [`OutOfFrames`] when a 2 MiB mapping had to be split and no frame was left for the table; then
-    /// nothing is changed.
+    /// nothing is changed. A range of whole 2 MiB blocks never needs a split.
     fn remove(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange)) -> Result<(), OutOfFrames>;
 
     /// Sets the protection of what is mapped in `pages`; keeps dirty marks. [`Prot::NONE`] is not allowed
