@@ -18,6 +18,8 @@ extern crate alloc;
 extern crate std;
 
 mod entry;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod flags;
 mod frame_runs;
 mod frames;
