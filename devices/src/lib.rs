@@ -5,5 +5,7 @@ mod log_limit;
 pub mod page_run;
 pub mod pin;
 pub mod ramfile;
+pub mod sync;
 mod sys;
 pub mod view;
+pub mod witness;

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 // UNSAFETY: libc calls; each passes descriptors borrowed for the call, integers, and pointers to live locals.
 
-use std::ffi::{CStr, CString, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_int, c_long, c_uint, c_void};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -28,6 +28,7 @@ const EXTENTS_PER_CALL: usize = 32;
 const FS_IOC_FIEMAP: c_uint = 0xc020_660b;
 const FIEMAP_FLAG_SYNC: u32 = 0x1;
 const FS_NOCOW_FL: c_int = 0x0080_0000;
+const SYS_CACHESTAT: c_long = 451;
 
 /// What `fstatfs` says about a file system.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +64,25 @@ struct Fiemap {
     extent_count: u32,
     reserved: u32,
     extents: [Extent; EXTENTS_PER_CALL],
+}
+
+#[repr(C)]
+struct CachestatRange {
+    off: u64,
+    len: u64,
+}
+
+/// State of a file range in the page cache, in pages (`struct cachestat`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cachestat {
+    cache: u64,
+    /// Dirty pages.
+    pub(crate) dirty: u64,
+    /// Pages being written back.
+    pub(crate) writeback: u64,
+    evicted: u64,
+    recently_evicted: u64,
 }
 
 fn check(result: c_int) -> io::Result<()> {
@@ -228,4 +248,45 @@ pub(crate) fn mlock(range: AddressRange) -> io::Result<()> {
 pub(crate) fn munlock(range: AddressRange) -> io::Result<()> {
     // SAFETY: unlocking changes neither contents nor mappings; the kernel checks the range.
     check(unsafe { libc::munlock(pointer(range), range.bytes()) })
+}
+
+/// Writes the range's dirty pages to storage and waits until they are stable.
+pub(crate) fn msync(range: AddressRange) -> io::Result<()> {
+    // SAFETY: writing out changes neither contents nor mappings; the kernel checks the range.
+    check(unsafe { libc::msync(pointer(range), range.bytes(), libc::MS_SYNC) })
+}
+
+/// Starts writing a file range out, without waiting and without making it stable.
+pub(crate) fn start_writeback(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    sync_file_range(file, offset, bytes, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Waits for writeback under way in a file range and reports any error of the whole file that this
+/// description has not reported yet.
+pub(crate) fn poll_writeback_error(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    sync_file_range(file, offset, bytes, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+fn sync_file_range(file: &File, offset: u64, bytes: u64, flags: c_uint) -> io::Result<()> {
+    let (offset, bytes) = (signed(offset)?, signed(bytes)?);
+    // SAFETY: the descriptor is open for the call; the other arguments are integers.
+    check(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, flags) })
+}
+
+/// Tells for each page of the range whether it is in memory (bit 0).
+pub(crate) fn mincore(range: AddressRange) -> io::Result<Vec<u8>> {
+    let mut pages = vec![0_u8; range.pages()];
+    // SAFETY: the kernel writes one byte a page of the range, for which the vector has room.
+    check(unsafe { libc::mincore(pointer(range), range.bytes(), pages.as_mut_ptr()) })?;
+    Ok(pages)
+}
+
+/// Counts the pages of a file range in the page cache by state (Linux 6.5).
+pub(crate) fn cachestat(file: &File, offset: u64, bytes: u64) -> io::Result<Cachestat> {
+    let range = CachestatRange { off: offset, len: bytes };
+    let mut stat = Cachestat::default();
+    // SAFETY: the kernel reads the range and writes the counts; both are locals with the kernel's layout.
+    let result =
+        unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), ptr::from_ref(&range), ptr::from_mut(&mut stat), 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(stat) }
 }

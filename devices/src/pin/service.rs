@@ -104,6 +104,28 @@ impl PinService {
         service
     }
 
+    /// Wires every page of a range once more. See [`PinService::wire_all`].
+    ///
+    /// # Errors
+    /// [`PinError`].
+    ///
+    /// # Partial effects
+    /// None on error.
+    pub fn wire(&self, range: RamRange) -> Result<(), PinError> {
+        self.wire_all(&[range])
+    }
+
+    /// Unwires every page of a range once. See [`PinService::unwire_all`].
+    ///
+    /// # Errors
+    /// [`PinError`], by the caller's mistakes only.
+    ///
+    /// # Partial effects
+    /// None on error.
+    pub fn unwire(&self, range: RamRange) -> Result<(), PinError> {
+        self.unwire_all(&[range])
+    }
+
     /// Wires every page of every range once more; a range that stands twice counts twice.
     ///
     /// When it returns well, each page is in memory and stays until it was unwired as often. No page is dirtied.
@@ -113,7 +135,7 @@ impl PinService {
     ///
     /// # Partial effects
     /// None on error: what was locked is unlocked, or, where the host refuses that, deferred (H2).
-    pub fn wire(&self, ranges: &[RamRange]) -> Result<(), PinError> {
+    pub fn wire_all(&self, ranges: &[RamRange]) -> Result<(), PinError> {
         self.check_inside(ranges)?;
         let mut state = self.state();
         self.retry_deferred(&mut state);
@@ -145,7 +167,7 @@ impl PinService {
     ///
     /// # Partial effects
     /// None on error.
-    pub fn unwire(&self, ranges: &[RamRange]) -> Result<(), PinError> {
+    pub fn unwire_all(&self, ranges: &[RamRange]) -> Result<(), PinError> {
         self.check_inside(ranges)?;
         let mut state = self.state();
         self.retry_deferred(&mut state);
@@ -191,6 +213,12 @@ impl PinService {
         let mut state = self.state();
         state.quota_pages = quota_pages;
         self.publish(&state);
+    }
+
+    /// Returns the number of pages that may be locked at once.
+    #[must_use]
+    pub fn quota_pages(&self) -> u64 {
+        self.stats().quota_pages
     }
 
     /// Returns how often a page is wired.

@@ -30,12 +30,12 @@ fn locked(host: &ScriptedPin) -> Vec<u64> {
 #[test]
 fn wire_nested_asks_the_host_on_the_first_and_last_only() {
     let (host, pins) = service(PAGES, 100);
-    pins.wire(&[range(4, 4)]).expect("wired");
-    pins.wire(&[range(4, 4)]).expect("wired again");
-    pins.unwire(&[range(4, 4)]).expect("once less");
+    pins.wire_all(&[range(4, 4)]).expect("wired");
+    pins.wire_all(&[range(4, 4)]).expect("wired again");
+    pins.unwire_all(&[range(4, 4)]).expect("once less");
     assert_eq!(host.take_asked(), [Asked::Lock(run(4, 8))]);
     assert_eq!(pins.count(4), 1);
-    pins.unwire(&[range(4, 4)]).expect("no more");
+    pins.unwire_all(&[range(4, 4)]).expect("no more");
     assert_eq!(host.take_asked(), [Asked::Unlock(run(4, 8))]);
     assert_eq!(pins.stats().wired_pages, 0);
 }
@@ -43,25 +43,25 @@ fn wire_nested_asks_the_host_on_the_first_and_last_only() {
 #[test]
 fn wire_list_of_ranges_is_joined_to_the_fewest_calls() {
     let (host, pins) = service(PAGES, 100);
-    pins.wire(&[range(8, 4), range(0, 4), range(4, 4), range(2, 4), range(20, 1)]).expect("wired");
+    pins.wire_all(&[range(8, 4), range(0, 4), range(4, 4), range(2, 4), range(20, 1)]).expect("wired");
     assert_eq!(host.take_asked(), [Asked::Lock(run(0, 12)), Asked::Lock(run(20, 21))]);
     assert_eq!((pins.count(2), pins.count(0), pins.count(8)), (2, 1, 1));
-    pins.unwire(&[range(0, 12), range(20, 1)]).expect("unwired");
+    pins.unwire_all(&[range(0, 12), range(20, 1)]).expect("unwired");
     assert_eq!(locked(&host), [2, 3, 4, 5]);
 }
 
 #[test]
 fn wire_over_quota_touches_nothing_and_quota_is_exact() {
     let (host, pins) = service(10, 100);
-    let error = pins.wire(&[range(0, 11)]).expect_err("one page too many");
+    let error = pins.wire_all(&[range(0, 11)]).expect_err("one page too many");
     assert_eq!(error.status(), Status::QUOTA);
     assert_eq!(host.take_asked(), []);
-    pins.wire(&[range(0, 10)]).expect("all of the quota");
-    pins.wire(&[range(0, 10)]).expect("no page more");
-    let error = pins.wire(&[range(9, 2)]).expect_err("one page too many");
+    pins.wire_all(&[range(0, 10)]).expect("all of the quota");
+    pins.wire_all(&[range(0, 10)]).expect("no page more");
+    let error = pins.wire_all(&[range(9, 2)]).expect_err("one page too many");
     assert!(matches!(error, PinError::Quota { asked_pages: 1, locked_pages: 10, quota_pages: 10 }), "{error:?}");
     pins.set_quota_pages(11);
-    pins.wire(&[range(9, 2)]).expect("the quota grew");
+    pins.wire_all(&[range(9, 2)]).expect("the quota grew");
     assert_eq!((pins.stats().wired_pages, pins.stats().peak_pages), (11, 11));
 }
 
@@ -77,16 +77,16 @@ fn wire_nth_lock_failing_leaves_everything_as_before() {
     ] {
         for failing in 0..5 {
             let (host, pins) = service(PAGES, 100);
-            pins.wire(&[range(11, 1), range(22, 2), range(62, 1)]).expect("wired");
+            pins.wire_all(&[range(11, 1), range(22, 2), range(62, 1)]).expect("wired");
             let before = locked(&host);
             host.with(|script| script.fail_lock = Some((failing, errno)));
             // Five runs: page 11 and pages 22 and 23 are wired already.
-            let result = pins.wire(&list);
+            let result = pins.wire_all(&list);
             let error = result.expect_err("the host fails");
             assert_eq!(error.status(), status);
             assert_eq!(locked(&host), before, "lock {failing} failed");
             assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages), (4, 0));
-            pins.wire(&list).expect("nothing fails now");
+            pins.wire_all(&list).expect("nothing fails now");
             assert_eq!(pins.stats().wired_pages, 13);
         }
     }
@@ -96,9 +96,9 @@ fn wire_nth_lock_failing_leaves_everything_as_before() {
 fn wire_saturated_count_changes_nothing_in_a_list() {
     let (host, pins) = service(PAGES, 100);
     for _ in 0..MAX_WIRE_COUNT {
-        pins.wire(&[range(5, 1)]).expect("below the limit");
+        pins.wire_all(&[range(5, 1)]).expect("below the limit");
     }
-    let error = pins.wire(&[range(0, 2), range(4, 3)]).expect_err("page 5 is full");
+    let error = pins.wire_all(&[range(0, 2), range(4, 3)]).expect_err("page 5 is full");
     assert!(matches!(error, PinError::Count(LedgerError::Saturated { page: 5 })), "{error:?}");
     assert_eq!(error.status(), Status::RESOURCE_SHORTAGE);
     assert_eq!((locked(&host), pins.stats().wired_pages), (vec![5], 1));
@@ -107,8 +107,8 @@ fn wire_saturated_count_changes_nothing_in_a_list() {
 #[test]
 fn unwire_of_a_page_not_wired_changes_nothing_in_a_list() {
     let (host, pins) = service(PAGES, 100);
-    pins.wire(&[range(0, 4)]).expect("wired");
-    let error = pins.unwire(&[range(0, 2), range(3, 2)]).expect_err("page 4 is not wired");
+    pins.wire_all(&[range(0, 4)]).expect("wired");
+    let error = pins.unwire_all(&[range(0, 2), range(3, 2)]).expect_err("page 4 is not wired");
     assert!(matches!(error, PinError::Count(LedgerError::NotWired { page: 4 })), "{error:?}");
     assert_eq!(error.status(), Status::INVALID_ARGUMENT);
     assert_eq!((locked(&host), pins.count(0)), (vec![0, 1, 2, 3], 1));
@@ -118,7 +118,7 @@ fn unwire_of_a_page_not_wired_changes_nothing_in_a_list() {
 fn calls_with_a_range_of_another_ram_are_refused() {
     let (host, pins) = service(PAGES, 100);
     let beyond = RamRange::new(PAGES - 1, 2, PAGES + 1).expect("inside a larger RAM");
-    for error in [pins.wire(&[beyond]).expect_err("outside"), pins.unwire(&[beyond]).expect_err("outside")] {
+    for error in [pins.wire_all(&[beyond]).expect_err("outside"), pins.unwire_all(&[beyond]).expect_err("outside")] {
         assert_eq!(error.status(), Status::INVALID_ADDRESS);
     }
     assert_eq!(host.take_asked(), []);
@@ -127,16 +127,16 @@ fn calls_with_a_range_of_another_ram_are_refused() {
 #[test]
 fn unwire_the_host_refuses_is_deferred_counted_and_retried() {
     let (host, pins) = service(8, 100);
-    pins.wire(&[range(0, 8)]).expect("wired");
+    pins.wire_all(&[range(0, 8)]).expect("wired");
     host.with(|script| script.fail_unlock = Some(0));
-    pins.unwire(&[range(2, 2)]).expect("the host can't make it fail");
+    pins.unwire_all(&[range(2, 2)]).expect("the host can't make it fail");
     assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages), (6, 2));
-    let error = pins.wire(&[range(20, 1)]).expect_err("deferred pages count");
+    let error = pins.wire_all(&[range(20, 1)]).expect_err("deferred pages count");
     assert!(matches!(error, PinError::Quota { locked_pages: 8, .. }), "{error:?}");
-    pins.wire(&[range(3, 1)]).expect("a deferred page costs nothing more");
+    pins.wire_all(&[range(3, 1)]).expect("a deferred page costs nothing more");
     assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages), (7, 1));
     host.with(|script| script.fail_unlock = None);
-    pins.wire(&[range(20, 1)]).expect("page 2 was unlocked first");
+    pins.wire_all(&[range(20, 1)]).expect("page 2 was unlocked first");
     assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages), (8, 0));
     assert_eq!(locked(&host), [0, 1, 3, 4, 5, 6, 7, 20]);
 }
@@ -145,10 +145,10 @@ fn unwire_the_host_refuses_is_deferred_counted_and_retried() {
 fn wire_failing_twice_over_defers_what_it_locked() {
     let (host, pins) = service(PAGES, 100);
     host.with(|script| (script.fail_lock, script.fail_unlock) = (Some((1, libc::ENOMEM)), Some(0)));
-    pins.wire(&[range(0, 4), range(8, 4)]).expect_err("the second lock fails");
+    pins.wire_all(&[range(0, 4), range(8, 4)]).expect_err("the second lock fails");
     assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages), (0, 8));
     host.with(|script| script.fail_unlock = None);
-    pins.wire(&[range(30, 1)]).expect("wired");
+    pins.wire_all(&[range(30, 1)]).expect("wired");
     assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages, locked(&host)), (1, 0, vec![30]));
 }
 
@@ -156,24 +156,24 @@ fn wire_failing_twice_over_defers_what_it_locked() {
 fn wire_alternate_pages_stops_at_the_map_budget() {
     let (host, pins) = service(PAGES, 8);
     for page in [0, 2, 4, 6] {
-        pins.wire(&[range(page, 1)]).expect("four runs of two entries fit");
+        pins.wire_all(&[range(page, 1)]).expect("four runs of two entries fit");
     }
-    let error = pins.wire(&[range(8, 1)]).expect_err("a fifth does not");
+    let error = pins.wire_all(&[range(8, 1)]).expect_err("a fifth does not");
     assert!(error.to_string().starts_with("host map fragmentation"), "{error}");
     assert_eq!(error.status(), Status::RESOURCE_SHORTAGE);
-    pins.wire(&[range(0, 8)]).expect("joining runs needs fewer entries");
+    pins.wire_all(&[range(0, 8)]).expect("joining runs needs fewer entries");
     assert_eq!((pins.stats().locked_runs, locked(&host).len()), (1, 8));
 }
 
 #[test]
 fn unwire_that_would_split_past_the_budget_is_deferred_until_it_does_not() {
     let (host, pins) = service(PAGES, 4);
-    pins.wire(&[range(0, 16)]).expect("one run");
-    pins.unwire(&[range(2, 1)]).expect("two runs");
-    pins.unwire(&[range(4, 1)]).expect("deferred");
+    pins.wire_all(&[range(0, 16)]).expect("one run");
+    pins.unwire_all(&[range(2, 1)]).expect("two runs");
+    pins.unwire_all(&[range(4, 1)]).expect("deferred");
     assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages, pins.stats().locked_runs), (14, 1, 2));
     assert!(locked(&host).contains(&4));
-    pins.unwire(&[range(3, 1)]).expect("page 4 goes with it");
+    pins.unwire_all(&[range(3, 1)]).expect("page 4 goes with it");
     assert_eq!((pins.stats().deferred_pages, pins.stats().locked_runs), (0, 2));
     assert_eq!(locked(&host), [0, 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 }
@@ -181,15 +181,15 @@ fn unwire_that_would_split_past_the_budget_is_deferred_until_it_does_not() {
 #[test]
 fn release_all_is_one_call_and_drop_does_it_too() {
     let (host, pins) = service(PAGES, 100);
-    pins.wire(&[range(0, 3), range(9, 3)]).expect("wired");
-    pins.wire(&[range(9, 3)]).expect("wired twice");
+    pins.wire_all(&[range(0, 3), range(9, 3)]).expect("wired");
+    pins.wire_all(&[range(9, 3)]).expect("wired twice");
     host.take_asked();
     pins.release_all();
     assert_eq!(host.take_asked(), [Asked::Unlock(run(0, PAGES))]);
     assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages), (0, 0));
     pins.release_all();
     assert_eq!(host.take_asked(), [], "nothing is locked");
-    pins.wire(&[range(1, 1)]).expect("wired");
+    pins.wire_all(&[range(1, 1)]).expect("wired");
     drop(pins);
     assert_eq!(locked(&host), [0; 0]);
 }
@@ -197,7 +197,7 @@ fn release_all_is_one_call_and_drop_does_it_too() {
 #[test]
 fn release_all_refused_at_once_goes_run_by_run() {
     let (host, pins) = service(PAGES, 100);
-    pins.wire(&[range(0, 3), range(9, 3)]).expect("wired");
+    pins.wire_all(&[range(0, 3), range(9, 3)]).expect("wired");
     host.with(|script| script.fail_unlock = Some(0));
     host.take_asked();
     pins.release_all();
@@ -224,7 +224,7 @@ proptest! {
                 script.fail_lock = fail_lock.map(|granted| (granted, libc::ENOMEM));
                 script.fail_unlock = fail_unlock;
             });
-            let result = if up { pins.wire(&[range]) } else { pins.unwire(&[range]) };
+            let result = if up { pins.wire(range) } else { pins.unwire(range) };
             let bounds = usize::try_from(range.first()).expect("small")..usize::try_from(range.end()).expect("small");
             match &result {
                 Ok(()) => model[bounds].iter_mut().for_each(|count| *count = if up { *count + 1 } else { *count - 1 }),
