@@ -1,10 +1,16 @@
 //! The host side of the contract: hypercalls, pins, syncs, the RAM file, serial, exit. Knows nothing of KVM.
 
+pub mod bus;
 pub mod durability;
+pub mod guest_memory;
+pub mod hypercall;
+pub mod last_words;
+pub mod lifecycle;
 mod log_limit;
 pub mod page_run;
 pub mod pin;
 pub mod ramfile;
+pub mod serial;
 pub mod sync;
 mod sys;
 pub mod view;

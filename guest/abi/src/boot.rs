@@ -3,10 +3,12 @@
 //! # State at entry
 //!
 //! 64-bit mode, paging on, interrupts off, direction flag clear, `RIP` the image's entry point, `RDI` the
-//! guest-physical address of the boot info, `RSP` zero: the guest brings its own stack. The host's own page
-//! tables map RAM twice with 2 MiB pages, both writable and executable: at its guest-physical address, and
-//! RAM offset 0 to 1 GiB (or its end) at [`IMAGE_BASE`]. Segment selectors are flat; `GDTR`, `IDTR` and `TR`
-//! hold nothing of use.
+//! guest-physical address of the boot info, `RSP` zero: the guest brings its own stack. Segment selectors are
+//! flat; `GDTR`, `IDTR` and `TR` hold nothing of use.
+//!
+//! The host's own page tables map RAM twice with 2 MiB pages, writable and executable: all of it at
+//! [`DIRECT_BASE`], and its first gigabyte (or less) at [`IMAGE_BASE`]. A guest may go on using the tables below
+//! the host's top-level one, for as long as it likes: they lie in the reserved pages.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -16,6 +18,9 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"WIREVMBI");
 /// Virtual address at which the host's page tables show RAM offset 0, for images linked with the kernel code
 /// model.
 pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+
+/// Virtual address at which the host's page tables show RAM offset 0 of all of RAM.
+pub const DIRECT_BASE: u64 = 0xffff_c000_0000_0000;
 
 /// Most runs of zero pages that the boot info lists.
 pub const MAX_ZERO_RUNS: usize = 16;
@@ -46,7 +51,7 @@ pub struct BootInfo {
     /// The pages that the loader used, one run from page 0: image, this page, call pages, rings, report page,
     /// and the host's page tables. Everything else is free.
     pub reserved_pages: u64,
-    /// The host's page tables within the reserved pages: free as soon as the guest uses its own.
+    /// The host's page tables, within the reserved pages; the first one is the top level.
     pub boot_tables: PageRun,
     /// Guest-physical address of vCPU 0's call page; vCPU n's lies n pages further.
     pub call_page: u64,

@@ -113,6 +113,37 @@ pub enum Command {
         /// The code.
         code: u8,
     },
+    /// Ends the guest the hard way, to see what its host makes of it. Not answered.
+    Crash(Crash),
+}
+
+/// Ways for a guest to end that no guest wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The kernel panics.
+    Panic,
+    /// The kernel touches memory that is not there.
+    Trap,
+    /// The processor gives up.
+    TripleFault,
+    /// The kernel hangs.
+    Hang,
+}
+
+impl Crash {
+    /// All of them, in the order of their numbers from 0 on.
+    pub const ALL: [Self; 4] = [Self::Panic, Self::Trap, Self::TripleFault, Self::Hang];
+
+    /// Returns the name that scripts use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::Trap => "trap",
+            Self::TripleFault => "triple-fault",
+            Self::Hang => "hang",
+        }
+    }
 }
 
 impl Command {
@@ -142,6 +173,7 @@ impl Command {
             Self::Frames { start, end } => words.extend([11, start, end]),
             Self::Check => words.push(12),
             Self::Exit { code } => words.extend([13, u64::from(code)]),
+            Self::Crash(crash) => words.extend([14, crash as u64]),
         }
     }
 
@@ -204,6 +236,10 @@ impl Command {
             }
             12 => Self::Check,
             13 => Self::Exit { code: u8::try_from(from.word()?).map_err(|_| Malformed)? },
+            14 => {
+                let number = usize::try_from(from.word()?).map_err(|_| Malformed)?;
+                Self::Crash(*Crash::ALL.get(number).ok_or(Malformed)?)
+            }
             _ => return Err(Malformed),
         };
         from.end(command)
@@ -220,13 +256,13 @@ const fn flag(word: u64) -> Result<bool, Malformed> {
 
 #[cfg(test)]
 mod test {
-    use super::Command;
+    use super::{Command, Crash};
     use crate::codec::Malformed;
     use crate::pattern::Pattern;
     use alloc::vec::Vec;
     use wirevm_map::Prot;
 
-    fn all() -> [Command; 15] {
+    fn all() -> [Command; 17] {
         let pattern = Pattern::new(b"nine byte").expect("nine bytes");
         [
             Command::Allocate { address: None, size: 4096 },
@@ -244,6 +280,8 @@ mod test {
             Command::Frames { start: 1, end: 2 },
             Command::Check,
             Command::Exit { code: 255 },
+            Command::Crash(Crash::Panic),
+            Command::Crash(Crash::Hang),
         ]
     }
 
@@ -264,7 +302,8 @@ mod test {
     #[test]
     fn values_out_of_range_are_malformed() {
         assert_eq!(Command::decode(&[0]), Err(Malformed));
-        assert_eq!(Command::decode(&[14]), Err(Malformed));
+        assert_eq!(Command::decode(&[15]), Err(Malformed));
+        assert_eq!(Command::decode(&[14, 4]), Err(Malformed));
         assert_eq!(Command::decode(&[1, 2, 0, 0]), Err(Malformed));
         assert_eq!(Command::decode(&[3, 0, 0, 0, 8]), Err(Malformed));
         assert_eq!(Command::decode(&[4, 0, 0, u64::MAX]), Err(Malformed));

@@ -12,10 +12,14 @@ extern crate alloc;
 
 mod codec;
 mod command;
+mod dispatch;
+mod memory;
 mod pattern;
 mod reply;
 
 pub use codec::Malformed;
-pub use command::{Command, MAX_READ_BYTES};
+pub use command::{Command, Crash, MAX_READ_BYTES};
+pub use dispatch::{Agent, Answer};
+pub use memory::{AccessFault, TaskMemory};
 pub use pattern::{EmptyPattern, Pattern};
 pub use reply::{FrameRow, LayoutRow, Reply};

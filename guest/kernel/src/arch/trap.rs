@@ -1,0 +1,179 @@
+//! Trap entry: every vector saves all general registers and calls one Rust function.
+#![expect(unsafe_code, reason = "trap entry code and the frame it leaves")]
+// UNSAFETY: the stubs keep the processor's trap frame intact around the call; the frame pointer that `on_trap` gets
+// is valid and unaliased until it returns.
+
+use core::arch::global_asm;
+use core::ops::RangeInclusive;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use wirevm_abi::report::{KIND_TRAP, Registers};
+
+use super::{access, apic, cpu};
+use crate::report;
+
+/// Vectors of device interrupts.
+pub const INTERRUPTS: RangeInclusive<u8> = 0x30..=0x33;
+
+const PAGE_FAULT: u64 = 14;
+
+/// Interrupts that were taken and not yet looked at: bit n stands for vector 0x30 + n.
+static EVENTS: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the events since the last call, one bit a vector from 0x30 on, and forgets them.
+pub fn take_events() -> u64 {
+    EVENTS.swap(0, Ordering::AcqRel)
+}
+
+/// What a stub leaves on the trap stack.
+#[repr(C)]
+struct TrapFrame {
+    r15: u64,
+    r14: u64,
+    r13: u64,
+    r12: u64,
+    r11: u64,
+    r10: u64,
+    r9: u64,
+    r8: u64,
+    rbp: u64,
+    rdi: u64,
+    rsi: u64,
+    rdx: u64,
+    rcx: u64,
+    rbx: u64,
+    rax: u64,
+    vector: u64,
+    error_code: u64,
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+    ss: u64,
+}
+
+// Vectors 8, 10-14, 17, 21, 29 and 30 push an error code; the others get a zero in its place. 22 quadwords lie on the
+// 16-byte aligned trap stack at the call.
+global_asm!(
+    ".altmacro",
+    ".macro trap_stub vector",
+    "trap_stub_\\vector:",
+    ".if (\\vector == 8) || ((\\vector >= 10) && (\\vector <= 14)) || (\\vector == 17) || (\\vector == 21) || (\\vector == 29) || (\\vector == 30)",
+    ".else",
+    "push 0",
+    ".endif",
+    "push \\vector",
+    "jmp trap_common",
+    ".endm",
+    ".macro trap_address vector",
+    ".quad trap_stub_\\vector",
+    ".endm",
+    ".pushsection .text.traps, \"ax\"",
+    ".set vector, 0",
+    ".rept 256",
+    "trap_stub %vector",
+    ".set vector, vector + 1",
+    ".endr",
+    "trap_common:",
+    "push rax",
+    "push rbx",
+    "push rcx",
+    "push rdx",
+    "push rsi",
+    "push rdi",
+    "push rbp",
+    "push r8",
+    "push r9",
+    "push r10",
+    "push r11",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "cld",
+    "mov rdi, rsp",
+    "call {on_trap}",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rbp",
+    "pop rdi",
+    "pop rsi",
+    "pop rdx",
+    "pop rcx",
+    "pop rbx",
+    "pop rax",
+    "add rsp, 16",
+    "iretq",
+    ".popsection",
+    ".pushsection .rodata.traps, \"a\"",
+    ".balign 8",
+    "trap_stubs:",
+    ".set vector, 0",
+    ".rept 256",
+    "trap_address %vector",
+    ".set vector, vector + 1",
+    ".endr",
+    ".popsection",
+    ".noaltmacro",
+    on_trap = sym on_trap,
+);
+
+unsafe extern "C" {
+    #[link_name = "trap_stubs"]
+    static STUBS: [u64; 256];
+}
+
+/// Returns the address of the entry code for a vector below 256.
+pub fn stub(vector: usize) -> u64 {
+    // SAFETY: the assembly above defines the table, constant, with 256 entries.
+    unsafe { STUBS[vector & 0xff] }
+}
+
+extern "C" fn on_trap(frame: *mut TrapFrame) {
+    // SAFETY: the stub passes its own frame, which nothing else refers to until this returns.
+    let frame = unsafe { &mut *frame };
+    match u8::try_from(frame.vector) {
+        Ok(vector) if INTERRUPTS.contains(&vector) => {
+            EVENTS.fetch_or(1 << (vector - INTERRUPTS.start()), Ordering::AcqRel);
+            apic::end_of_interrupt();
+        }
+        Ok(apic::SPURIOUS_VECTOR) => (),
+        _ if frame.vector == PAGE_FAULT && access::is_guarded(frame.rip) => {
+            // The copy stops where it is and says so to its caller, who can wait for the page; a handler cannot.
+            frame.rip = access::fixup();
+        }
+        _ => report_trap(frame),
+    }
+}
+
+#[cold]
+fn report_trap(frame: &TrapFrame) -> ! {
+    let registers = Registers {
+        rax: frame.rax,
+        rbx: frame.rbx,
+        rcx: frame.rcx,
+        rdx: frame.rdx,
+        rsi: frame.rsi,
+        rdi: frame.rdi,
+        rbp: frame.rbp,
+        rsp: frame.rsp,
+        r8: frame.r8,
+        r9: frame.r9,
+        r10: frame.r10,
+        r11: frame.r11,
+        r12: frame.r12,
+        r13: frame.r13,
+        r14: frame.r14,
+        r15: frame.r15,
+        rip: frame.rip,
+        rflags: frame.rflags,
+        ..cpu::control_registers()
+    };
+    report::crash(KIND_TRAP, frame.vector, frame.error_code, &registers, format_args!("unexpected trap"))
+}

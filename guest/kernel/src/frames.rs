@@ -1,0 +1,48 @@
+//! The guest's free frames.
+
+use core::fmt;
+
+use spin::Mutex;
+use wirevm_map::{FrameAllocator, FrameRun, Frames, FreshFrames, OutOfFrames};
+
+use crate::mem::zero_frames;
+
+/// The number of one page of RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame(pub u64);
+
+/// The frame allocator of the machine, zeroing what is not known to be zero.
+pub struct KernelFrames(Mutex<FrameAllocator>);
+
+impl fmt::Debug for KernelFrames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KernelFrames({} pages free)", self.0.lock().free_pages())
+    }
+}
+
+impl KernelFrames {
+    /// Manages the frames in `allocator`.
+    pub const fn new(allocator: FrameAllocator) -> Self {
+        Self(Mutex::new(allocator))
+    }
+
+    /// Takes a zero frame for a page table.
+    pub fn table(&'static self) -> Option<Frame> {
+        Frames::allocate(&self, 1).ok().map(|fresh| Frame(fresh.run.first))
+    }
+}
+
+impl Frames for &'static KernelFrames {
+    fn allocate(&self, pages: u64) -> Result<FreshFrames, OutOfFrames> {
+        let (run, zero) = self.0.lock().allocate(pages)?;
+        if !zero {
+            zero_frames(run.first, run.pages);
+        }
+        Ok(FreshFrames { run, dirty: !zero })
+    }
+
+    fn free(&self, run: FrameRun) {
+        // Whatever was in the frames is still there.
+        self.0.lock().free(run, false);
+    }
+}

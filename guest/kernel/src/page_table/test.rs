@@ -1,0 +1,255 @@
+use super::{ACCESSED, DIRTY, ENTRIES, LARGE, NO_EXECUTE, PRESENT, PageTables, TableMemory, USER, WRITABLE, frame_of};
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
+use std::collections::{BTreeMap, BTreeSet};
+use wirevm_map::{FrameRun, PageRange, Prot};
+
+/// Tables in ordinary memory, a translation cache that forgets only what it is told to, and a frame budget.
+#[derive(Default)]
+struct Memory {
+    tables: BTreeMap<u64, Vec<u64>>,
+    next: u64,
+    budget: u64,
+    cached: BTreeSet<u64>,
+}
+
+impl TableMemory for Memory {
+    fn allocate(&mut self) -> Option<u64> {
+        self.budget = self.budget.checked_sub(1)?;
+        self.next += 1;
+        self.tables.insert(self.next, vec![0; 512]);
+        Some(self.next)
+    }
+    fn free(&mut self, frame: u64) {
+        assert!(self.tables.remove(&frame).is_some(), "table {frame} is freed twice");
+        self.budget += 1;
+    }
+    fn read(&self, frame: u64, index: u64) -> u64 {
+        self.tables[&frame][usize::try_from(index).expect("index")]
+    }
+    fn write(&mut self, frame: u64, index: u64, entry: u64) {
+        self.tables.get_mut(&frame).expect("table")[usize::try_from(index).expect("index")] = entry;
+    }
+    fn invalidate(&mut self, pages: PageRange) {
+        self.cached.retain(|page| !pages.contains(*page));
+    }
+}
+
+fn tables(budget: u64) -> PageTables<Memory> {
+    let mut memory = Memory { budget: budget + 1, ..Memory::default() };
+    let root = memory.allocate().expect("root");
+    PageTables::new(root, memory)
+}
+
+/// Walks as the processor does: returns (frame, flags) of a page's mapping.
+fn walk(tables: &PageTables<Memory>, page: u64) -> Option<(u64, u64)> {
+    let mut table = tables.root;
+    for level in (0..=3).rev() {
+        let entry = tables.memory.read(table, (page >> (9 * level)) % ENTRIES);
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        if level == 0 || entry & LARGE != 0 {
+            let offset = if entry & LARGE != 0 { page % 512 } else { 0 };
+            return Some((frame_of(entry) + offset, entry & (PRESENT | WRITABLE | NO_EXECUTE | USER | DIRTY)));
+        }
+        table = frame_of(entry);
+    }
+    None
+}
+
+/// Stores through a mapping as the processor does.
+fn store(tables: &mut PageTables<Memory>, page: u64) {
+    let mut table = tables.root;
+    for level in (0..=3).rev() {
+        let index = (page >> (9 * level)) % ENTRIES;
+        let entry = tables.memory.read(table, index);
+        if entry & PRESENT == 0 {
+            return;
+        }
+        if level == 0 || entry & LARGE != 0 {
+            if entry & WRITABLE != 0 {
+                tables.memory.write(table, index, entry | DIRTY | ACCESSED);
+            }
+            return;
+        }
+        table = frame_of(entry);
+    }
+}
+
+fn dirty_of(tables: &mut PageTables<Memory>, pages: PageRange) -> Vec<PageRange> {
+    let mut found = Vec::new();
+    tables.clean(pages, &mut |run| found.push(run));
+    found
+}
+
+#[test]
+fn aligned_run_is_mapped_large_and_the_rest_small() {
+    let mut tables = tables(100);
+    tables.enter(510, FrameRun::new(1022, 520), Prot::DEFAULT).expect("entered");
+    let directory = tables.find_table(512, 1).expect("directory");
+    assert_ne!(tables.memory.read(directory, 1) & LARGE, 0);
+    for page in 510..1030 {
+        assert_eq!(walk(&tables, page).map(|found| found.0), Some(page + 512));
+    }
+    assert_eq!(walk(&tables, 509), None);
+    assert_eq!(walk(&tables, 1030), None);
+}
+
+#[test]
+fn part_of_a_large_page_removed_leaves_the_rest_and_its_dirt() {
+    let mut tables = tables(100);
+    tables.enter(512, FrameRun::new(512, 512), Prot::DEFAULT).expect("entered");
+    store(&mut tables, 700);
+    let mut dirty = Vec::new();
+    tables.remove(PageRange::new(600, 610), &mut |run| dirty.push(run)).expect("removed");
+    assert_eq!(dirty, [PageRange::new(600, 610)]);
+    assert_eq!(walk(&tables, 605), None);
+    assert_eq!(walk(&tables, 610).map(|found| found.0), Some(610));
+    assert_eq!(dirty_of(&mut tables, PageRange::new(0, 2048)), [PageRange::new(512, 600), PageRange::new(610, 1024)]);
+    assert_eq!(dirty_of(&mut tables, PageRange::new(0, 2048)), []);
+}
+
+#[test]
+fn cleaning_a_part_of_a_large_page_keeps_its_mark() {
+    let mut tables = tables(100);
+    tables.enter(512, FrameRun::new(512, 512), Prot::DEFAULT).expect("entered");
+    store(&mut tables, 700);
+    assert_eq!(dirty_of(&mut tables, PageRange::new(512, 513)), [PageRange::new(512, 513)]);
+    assert_eq!(dirty_of(&mut tables, PageRange::new(512, 1024)), [PageRange::new(512, 1024)]);
+    assert_eq!(dirty_of(&mut tables, PageRange::new(512, 1024)), []);
+}
+
+#[test]
+fn protection_changes_flags_and_keeps_frames_and_dirt() {
+    let mut tables = tables(100);
+    tables.enter(512, FrameRun::new(512, 512), Prot::DEFAULT).expect("entered");
+    store(&mut tables, 512);
+    tables.protect(PageRange::new(512, 514), Prot::READ | Prot::EXECUTE).expect("protected");
+    assert_eq!(walk(&tables, 513), Some((513, PRESENT | USER | DIRTY)));
+    assert_eq!(walk(&tables, 514), Some((514, PRESENT | USER | WRITABLE | NO_EXECUTE | DIRTY)));
+}
+
+#[test]
+fn running_out_of_frames_maps_nothing_and_changes_nothing() {
+    for budget in 0..6 {
+        let mut tables = tables(budget);
+        let run = FrameRun::new(1, 1100);
+        if tables.enter(500, run, Prot::DEFAULT).is_ok() {
+            continue;
+        }
+        for page in 490..1700 {
+            assert_eq!(walk(&tables, page), None, "page {page} with {budget} frames");
+        }
+    }
+    let mut tables = tables(3);
+    tables.enter(512, FrameRun::new(512, 512), Prot::DEFAULT).expect("two tables");
+    tables.memory.budget = 0;
+    assert!(tables.remove(PageRange::new(600, 601), &mut |_| ()).is_err());
+    assert!(tables.protect(PageRange::new(600, 601), Prot::READ).is_err());
+    assert_eq!(walk(&tables, 600), Some((600, PRESENT | USER | WRITABLE | NO_EXECUTE)));
+    tables.remove(PageRange::new(512, 1024), &mut |_| ()).expect("a whole large page needs no split");
+}
+
+#[test]
+fn release_gives_every_table_back() {
+    let mut tables = tables(100);
+    tables.enter(3, FrameRun::new(0, 2000), Prot::READ).expect("entered");
+    tables.enter(1 << 34, FrameRun::new(5000, 7), Prot::READ).expect("entered");
+    tables.release();
+    assert_eq!(tables.memory.tables.len(), 1);
+    assert_eq!(tables.memory.budget, 100);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Enter(u64, u64, u64, Prot),
+    Remove(PageRange),
+    Protect(PageRange, Prot),
+    Clean(PageRange),
+    Store(u64),
+}
+
+fn edge() -> impl Strategy<Value = u64> {
+    (0_u64..5, prop::sample::select(vec![0_u64, 1, 2, 100, 511])).prop_map(|(block, offset)| block * 512 + offset)
+}
+
+fn range() -> impl Strategy<Value = PageRange> {
+    (edge(), edge()).prop_map(|(a, b)| PageRange::new(a.min(b), a.max(b)))
+}
+
+fn prot() -> impl Strategy<Value = Prot> {
+    prop::sample::select(vec![Prot::READ, Prot::DEFAULT, Prot::ALL, Prot::READ | Prot::EXECUTE])
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (edge(), edge(), 1_u64..1100, prot())
+            .prop_map(|(page, frame, pages, prot)| Step::Enter(page, frame, pages, prot)),
+        range().prop_map(Step::Remove),
+        (range(), prot()).prop_map(|(pages, prot)| Step::Protect(pages, prot)),
+        range().prop_map(Step::Clean),
+        edge().prop_map(Step::Store),
+        (any::<bool>(), Just(())).prop_map(|(low, ())| Step::Clean(PageRange::new(0, if low { 512 } else { 4096 }))),
+    ]
+}
+
+proptest! {
+    /// Frames and protections against a map with one entry a page; dirt may be reported in excess, never missed;
+    /// a translation that was cached before a change is forgotten by it.
+    #[test]
+    fn tables_agree_with_one_entry_a_page(steps in prop::collection::vec(step(), 1..30)) {
+        let mut tables = tables(1000);
+        let mut model: BTreeMap<u64, (u64, Prot, bool)> = BTreeMap::new();
+        for step in steps {
+            tables.memory.cached = model.keys().copied().collect();
+            let before = model.clone();
+            match step {
+                Step::Enter(page, frame, pages, prot) => {
+                    tables.enter(page, FrameRun::new(frame, pages), prot).expect("enough frames");
+                    for i in 0..pages {
+                        model.insert(page + i, (frame + i, prot, false));
+                    }
+                }
+                Step::Remove(pages) => {
+                    let mut dirty = BTreeSet::new();
+                    tables.remove(pages, &mut |run| dirty.extend(run.start..run.end)).expect("enough frames");
+                    for page in pages.start..pages.end {
+                        if let Some((_, _, true)) = model.remove(&page) {
+                            assert!(dirty.contains(&page), "dirt of page {page} is lost");
+                        }
+                    }
+                    assert!(dirty.iter().all(|page| pages.contains(*page) && before.contains_key(page)));
+                }
+                Step::Protect(pages, prot) => {
+                    tables.protect(pages, prot).expect("enough frames");
+                    for (_, mapping) in model.range_mut(pages.start..pages.end) {
+                        mapping.1 = prot;
+                    }
+                }
+                Step::Clean(pages) => {
+                    let found: BTreeSet<u64> = dirty_of(&mut tables, pages).iter().flat_map(|run| run.start..run.end).collect();
+                    for (page, mapping) in model.range_mut(pages.start..pages.end) {
+                        assert!(!mapping.2 || found.contains(page), "dirt of page {page} is missed");
+                        mapping.2 = false;
+                    }
+                }
+                Step::Store(page) => {
+                    store(&mut tables, page);
+                    if let Some(mapping) = model.get_mut(&page) {
+                        mapping.2 |= mapping.1.contains(Prot::WRITE);
+                    }
+                }
+            }
+            for page in 0..4096 {
+                let found = walk(&tables, page);
+                assert_eq!(found.map(|it| it.0), model.get(&page).map(|it| it.0), "frame of page {page}");
+                let writable = found.is_some_and(|it| it.1 & WRITABLE != 0);
+                assert_eq!(writable, model.get(&page).is_some_and(|it| it.1.contains(Prot::WRITE)));
+                let executable = found.is_some_and(|it| it.1 & NO_EXECUTE == 0);
+                assert_eq!(executable, model.get(&page).is_some_and(|it| it.1.contains(Prot::EXECUTE)));
+                let changed = before.get(&page).map(|it| (it.0, it.1)) != model.get(&page).map(|it| (it.0, it.1));
+                assert!(!changed || !tables.memory.cached.contains(&page), "page {page} has a stale translation");
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Checks on an image before anything of it is trusted.
+
+use vm_memory::GuestMemoryError;
+use wirevm_abi::{PAGE_SIZE, RAM_BASE, VERSION, note};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+/// The image cannot be booted.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Not a 64-bit x86 ELF executable.
+    #[error("the guest image is not an ELF executable for x86-64: {0}")]
+    NotElf(&'static str),
+    /// No ABI note.
+    #[error("the guest image carries no wirevm ABI note, so it is not a guest for this machine monitor")]
+    NoNote,
+    /// Another contract version.
+    #[error("the guest image speaks version {found} of the contract, this machine monitor version {VERSION}")]
+    Version {
+        /// What its note says.
+        found: u64,
+    },
+    /// A segment lies outside RAM.
+    #[error("the guest image does not fit: a segment lies at {start:#x}..{end:#x}, RAM at {RAM_BASE:#x}..{ram_end:#x}")]
+    OutsideRam {
+        /// First guest-physical address.
+        start: u64,
+        /// One past the last, or the largest number if it wraps.
+        end: u64,
+        /// One past RAM.
+        ram_end: u64,
+    },
+    /// Image and boot structures do not leave room for a guest.
+    #[error("the guest image and what it boots with need {need} pages, RAM has {ram_pages}")]
+    TooLarge {
+        /// Pages needed.
+        need: u64,
+        /// Pages there.
+        ram_pages: u64,
+    },
+    /// The loader refused.
+    #[error("the guest image cannot be loaded")]
+    Load(#[source] linux_loader::loader::Error),
+    /// Writing to RAM failed.
+    #[error("guest RAM cannot be written")]
+    Place(#[source] GuestMemoryError),
+}
+
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct ElfHeader {
+    ident: [u8; 16],
+    file_type: u16,
+    machine: u16,
+    version: u32,
+    entry: u64,
+    program_headers: u64,
+    section_headers: u64,
+    flags: u32,
+    header_size: u16,
+    program_header_size: u16,
+    program_header_count: u16,
+    section_fields: [u16; 3],
+}
+
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct ProgramHeader {
+    segment_type: u32,
+    flags: u32,
+    offset: u64,
+    virtual_address: u64,
+    physical_address: u64,
+    file_size: u64,
+    memory_size: u64,
+    align: u64,
+}
+
+const SEGMENT_LOAD: u32 = 1;
+const SEGMENT_NOTE: u32 = 4;
+const TYPE_EXECUTABLE: u16 = 2;
+const MACHINE_X86_64: u16 = 62;
+/// "\x7fELF", 64 bits, little-endian, version 1.
+const IDENT: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
+
+/// An image that has passed every check that needs no machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    bytes: &'a [u8],
+    entry: u64,
+    /// One past the last guest-physical address that the image uses.
+    end: u64,
+}
+
+impl<'a> Image<'a> {
+    /// Checks header, ABI note and segments against a RAM of `ram_pages` pages.
+    ///
+    /// # Errors
+    /// [`ImageError`] for the first thing that is wrong.
+    pub fn new(bytes: &'a [u8], ram_pages: u64) -> Result<Self, ImageError> {
+        let header = check_header(bytes)?;
+        let headers = program_headers(bytes, &header)?;
+        let mut version = None;
+        for segment in headers.iter().filter(|segment| segment.segment_type == SEGMENT_NOTE) {
+            let notes = part(bytes, segment.offset, segment.file_size).ok_or(ImageError::NotElf("a note is cut"))?;
+            version = version.or(note::find_version(notes));
+        }
+        match version {
+            Some(VERSION) => (),
+            Some(found) => return Err(ImageError::Version { found }),
+            None => return Err(ImageError::NoNote),
+        }
+        let mut end = RAM_BASE;
+        let mut entered = false;
+        for segment in headers.iter().filter(|segment| segment.segment_type == SEGMENT_LOAD) {
+            end = end.max(check_segment(bytes, segment, ram_pages)?);
+            let inside = header.entry.checked_sub(segment.virtual_address);
+            entered |= inside.is_some_and(|offset| offset < segment.memory_size);
+        }
+        if !entered {
+            return Err(ImageError::NotElf("its entry point lies in no segment"));
+        }
+        Ok(Self { bytes, entry: header.entry, end })
+    }
+
+    /// Returns the image's bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Returns the virtual address of the first instruction.
+    #[must_use]
+    pub const fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// Returns the number of RAM pages from page 0 to the image's end.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        (self.end - RAM_BASE).div_ceil(PAGE_SIZE)
+    }
+}
+
+fn check_header(bytes: &[u8]) -> Result<ElfHeader, ImageError> {
+    let (header, _) = ElfHeader::read_from_prefix(bytes).map_err(|_| ImageError::NotElf("it is too short"))?;
+    if header.ident.first_chunk() != Some(&IDENT) {
+        return Err(ImageError::NotElf("its first bytes say something else"));
+    }
+    if header.file_type != TYPE_EXECUTABLE || header.machine != MACHINE_X86_64 {
+        return Err(ImageError::NotElf("it is for another machine, or not linked to a fixed address"));
+    }
+    Ok(header)
+}
+
+fn program_headers(bytes: &[u8], header: &ElfHeader) -> Result<Vec<ProgramHeader>, ImageError> {
+    let broken = ImageError::NotElf("its program headers are cut");
+    if usize::from(header.program_header_size) != size_of::<ProgramHeader>() {
+        return Err(broken);
+    }
+    let size = u64::from(header.program_header_count) * u64::from(header.program_header_size);
+    let Some(table) = part(bytes, header.program_headers, size) else { return Err(broken) };
+    table
+        .chunks_exact(size_of::<ProgramHeader>())
+        .map(|chunk| {
+            ProgramHeader::read_from_bytes(chunk).map_err(|_| ImageError::NotElf("its program headers are cut"))
+        })
+        .collect()
+}
+
+/// Checks one loadable segment and returns where it ends in guest-physical memory.
+fn check_segment(bytes: &[u8], segment: &ProgramHeader, ram_pages: u64) -> Result<u64, ImageError> {
+    if segment.file_size > segment.memory_size || part(bytes, segment.offset, segment.file_size).is_none() {
+        return Err(ImageError::NotElf("a segment is cut"));
+    }
+    let ram_end = RAM_BASE + ram_pages * PAGE_SIZE;
+    let start = segment.physical_address;
+    match start.checked_add(segment.memory_size) {
+        Some(end) if start >= RAM_BASE && end <= ram_end => Ok(end),
+        end => Err(ImageError::OutsideRam { start, end: end.unwrap_or(u64::MAX), ram_end }),
+    }
+}
+
+fn part(bytes: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(usize::try_from(size).ok()?)?;
+    bytes.get(start..end)
+}
+
+#[cfg(test)]
+mod test {
+    use super::{Image, ImageError};
+    use wirevm_abi::RAM_BASE;
+    use wirevm_abi::note::ABI_NOTE;
+    use zerocopy::IntoBytes;
+
+    /// A minimal image: header, a load and a note segment, note at 0xb0, code at 0x100.
+    fn image(physical: u64, memory_size: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 0x110];
+        bytes[..7].copy_from_slice(&super::IDENT);
+        bytes[16..20].copy_from_slice(&[2, 0, 62, 0]);
+        bytes[24..32].copy_from_slice(&0x1000_u64.to_le_bytes());
+        bytes[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        bytes[54..58].copy_from_slice(&[56, 0, 2, 0]);
+        let mut put = |at: usize, segment_type: u32, words: [u64; 5]| {
+            bytes[at..at + 4].copy_from_slice(&segment_type.to_le_bytes());
+            for (index, word) in words.iter().enumerate() {
+                bytes[at + 8 + index * 8..at + 16 + index * 8].copy_from_slice(&word.to_le_bytes());
+            }
+        };
+        put(64, 1, [0x100, 0x1000, physical, 16, memory_size]);
+        put(120, 4, [0xb0, 0, 0, 28, 28]);
+        bytes[0xb0..0xb0 + 28].copy_from_slice(ABI_NOTE.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn good_image_tells_entry_and_size() {
+        let bytes = image(RAM_BASE + 0x2000, 0x1001);
+        let image = Image::new(&bytes, 512).expect("good");
+        assert_eq!((image.entry(), image.pages()), (0x1000, 4));
+    }
+
+    #[test]
+    fn segments_outside_ram_are_refused() {
+        for (physical, size) in
+            [(RAM_BASE - 1, 16), (0, 16), (RAM_BASE + (2 << 20) - 15, 16), (u64::MAX - 3, 16), (RAM_BASE, u64::MAX)]
+        {
+            let bytes = image(physical, size);
+            assert!(matches!(Image::new(&bytes, 512), Err(ImageError::OutsideRam { .. })), "{physical:#x}+{size:#x}");
+        }
+        assert!(Image::new(&image(RAM_BASE + (2 << 20) - 16, 16), 512).is_ok());
+    }
+
+    #[test]
+    fn note_missing_or_of_another_version_is_refused() {
+        let mut bytes = image(RAM_BASE, 16);
+        bytes[0xb0 + 20] = 9;
+        assert!(matches!(Image::new(&bytes, 512), Err(ImageError::Version { found: 9 })));
+        bytes[0xb0 + 12] = b'x';
+        assert!(matches!(Image::new(&bytes, 512), Err(ImageError::NoNote)));
+    }
+
+    #[test]
+    fn every_cut_and_every_single_byte_change_is_an_image_or_an_error() {
+        let good = image(RAM_BASE, 16);
+        for end in 0..good.len() {
+            assert!(Image::new(&good[..end], 512).is_err(), "cut at {end}");
+        }
+        for at in 0..0xd0 {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = good.clone();
+                bytes[at] = value;
+                if let Ok(image) = Image::new(&bytes, 512) {
+                    assert!(image.pages() <= 512);
+                }
+            }
+        }
+    }
+}

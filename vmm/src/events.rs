@@ -1,0 +1,132 @@
+//! The event thread: keys for the console, the user's wish to end, the time limit, and the watchdog.
+
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
+use wirevm_devices::ramfile::RamFile;
+use wirevm_devices::serial::SerialConsole;
+
+use crate::machine::Shared;
+use crate::outcome::Outcome;
+
+/// How often the watchdog looks. A cut RAM file makes `KVM_RUN` spin on some hosts, so nobody else would notice.
+const TICK: Duration = Duration::from_millis(250);
+
+const ENDED: u32 = 0;
+const INTERRUPTED: u32 = 1;
+const TICKED: u32 = 2;
+const KEYS: u32 = 3;
+
+/// What the event thread serves.
+pub struct Watch {
+    /// The machine.
+    pub shared: Arc<Shared>,
+    /// Where keys go, when standard input is the console's.
+    pub keys: Option<Arc<SerialConsole>>,
+    /// The console, kept for keys that did not fit.
+    pub ram: Arc<RamFile>,
+    /// Becomes readable when the user wants to end.
+    pub interrupted: EventFd,
+    /// When the machine started, and how long it may run.
+    pub limit: Option<(Instant, Duration)>,
+}
+
+struct Subscriber {
+    watch: Watch,
+    timer: TimerFd,
+    ended: EventFd,
+    over: bool,
+}
+
+impl Subscriber {
+    fn tick(&mut self) {
+        if let Err(error) = self.timer.wait() {
+            log::error!("the watchdog's timer failed: {error}");
+        }
+        if !self.watch.ram.is_intact() {
+            self.watch.shared.end(Outcome::BackingLost { address: None });
+        }
+        if let Some((start, limit)) = self.watch.limit
+            && start.elapsed() >= limit
+        {
+            self.watch.shared.end(Outcome::Timeout { limit });
+        }
+    }
+
+    fn keys(&self, ops: &mut EventOps<'_>) {
+        let mut keys = [0; 16];
+        let read = io::stdin().read(&mut keys);
+        let (Some(console), Ok(count @ 1..)) = (&self.watch.keys, read) else {
+            // End of input: the console goes on without keys.
+            drop(ops.remove(Events::empty(&io::stdin())));
+            return;
+        };
+        match console.enqueue(keys.get(..count).unwrap_or(&[])) {
+            Ok(taken) if taken < count => log::warn!("the guest reads no keys: {} are lost", count - taken),
+            Ok(_) => (),
+            Err(error) => log::error!("the console's interrupt cannot be raised: {error}"),
+        }
+    }
+}
+
+impl MutEventSubscriber for Subscriber {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match events.data() {
+            ENDED => self.over = true,
+            INTERRUPTED => {
+                drop(self.watch.interrupted.read());
+                self.watch.shared.end(Outcome::Interrupted);
+            }
+            TICKED => self.tick(),
+            _ => self.keys(ops),
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let sources = [
+            (self.ended.as_raw_fd(), ENDED),
+            (self.watch.interrupted.as_raw_fd(), INTERRUPTED),
+            (self.timer.as_raw_fd(), TICKED),
+        ];
+        for (fd, data) in sources {
+            if let Err(error) = ops.add(Events::with_data_raw(fd, data, EventSet::IN)) {
+                log::error!("an event cannot be watched: {error}");
+            }
+        }
+        if self.watch.keys.is_some() {
+            // A file or /dev/null cannot be watched; then there is nobody to type.
+            if let Err(error) = ops.add(Events::with_data(&io::stdin(), KEYS, EventSet::IN)) {
+                log::debug!("standard input is no console: {error}");
+            }
+        }
+    }
+}
+
+/// Starts the event thread. It ends by itself when the machine has ended.
+///
+/// # Errors
+/// When the kernel refuses a timer, an event or the thread.
+pub fn start(watch: Watch) -> io::Result<JoinHandle<()>> {
+    let mut timer = TimerFd::new().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    timer.reset(TICK, Some(TICK)).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    let ended = watch.shared.ended_event()?;
+    let mut manager = EventManager::new().map_err(|error| io::Error::other(error.to_string()))?;
+    thread::Builder::new().name("events".to_owned()).spawn(move || {
+        let id = manager.add_subscriber(Subscriber { watch, timer, ended, over: false });
+        loop {
+            if let Err(error) = manager.run() {
+                log::error!("the event loop failed: {error}");
+            }
+            match manager.subscriber_mut(id) {
+                Ok(subscriber) if !subscriber.over => (),
+                _ => return,
+            }
+        }
+    })
+}

@@ -1,0 +1,31 @@
+//! Which processor a guest sees: what KVM supports, cut down to what every kind of host has.
+//!
+//! An image that runs here then runs on any other host of the contract: nothing is offered that an emulated ring 0
+//! cannot execute, or that a guest without XSAVE cannot keep across a switch.
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::Kvm;
+
+/// Leaf 1 ECX: CMPXCHG16B, x2APIC, TSC deadline, RDRAND, hypervisor.
+const LEAF_1_ECX: u32 = 1 << 13 | 1 << 21 | 1 << 24 | 1 << 30 | 1 << 31;
+/// Leaf 7 EBX: SMEP, RDSEED, CLFLUSHOPT, CLWB.
+const LEAF_7_EBX: u32 = 1 << 7 | 1 << 18 | 1 << 23 | 1 << 24;
+
+/// Returns the leaves for vCPU `index`.
+pub fn leaves(kvm: &Kvm, index: u32) -> Result<CpuId, kvm_ioctls::Error> {
+    let mut leaves = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
+    leaves.retain(|leaf| !matches!(leaf.function, 0xd | 0x14 | 0x19 | 0x1d | 0x1e | 0x24));
+    for leaf in leaves.as_mut_slice() {
+        match (leaf.function, leaf.index) {
+            (1, _) => {
+                leaf.ecx &= LEAF_1_ECX;
+                leaf.ebx = leaf.ebx & 0x00ff_ffff | index << 24;
+            }
+            (7, 0) => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, leaf.ebx & LEAF_7_EBX, 0, 0),
+            (7, _) => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0),
+            (0xb | 0x1f, _) => leaf.edx = index,
+            _ => (),
+        }
+    }
+    Ok(leaves)
+}

@@ -1,0 +1,119 @@
+//! The thread that runs a vCPU.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use kvm_ioctls::VcpuFd;
+use wirevm_devices::bus::{Bus, Signal};
+
+use super::exit::{self, RamAddresses, Step};
+use super::kick::Kicker;
+use crate::outcome::Outcome;
+use crate::vm::{InternalError, VcpuStats, internal_error};
+
+/// What another thread asks of a vCPU; it looks whenever it is kicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Leave the guest for good.
+    Stop,
+}
+
+/// What a vCPU tells its machine.
+pub trait VcpuListener: Send + Sync {
+    /// The guest takes commands; `instructions` were emulated so far, where KVM counts them.
+    fn on_ready(&self, instructions: Option<u64>);
+    /// The vCPU will not run again, for this reason.
+    fn on_end(&self, outcome: Outcome);
+    /// The guest left a report.
+    fn read_report(&self) -> Outcome;
+}
+
+/// Everything a vCPU's thread needs.
+pub struct VcpuContext {
+    /// Its number.
+    pub index: usize,
+    /// The vCPU, ready to run.
+    pub vcpu: VcpuFd,
+    /// The port bus.
+    pub bus: Arc<Bus>,
+    /// Where RAM is.
+    pub ram: RamAddresses,
+    /// Where its commands come from.
+    pub commands: Receiver<Command>,
+    /// How others reach it.
+    pub kicker: Arc<Kicker>,
+    /// Whom it tells.
+    pub listener: Arc<dyn VcpuListener>,
+}
+
+impl std::fmt::Debug for VcpuContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VcpuContext").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// Runs a vCPU until it ends or is told to stop, and tells the listener why it ended.
+pub fn run(mut context: VcpuContext) {
+    let stats = VcpuStats::open(&context.vcpu);
+    let kicker = Arc::clone(&context.kicker);
+    let reachable = kicker.attach(&mut context.vcpu);
+    let outcome = run_until_end(&mut context, stats.as_ref());
+    drop(reachable);
+    context.listener.on_end(outcome);
+}
+
+fn run_until_end(context: &mut VcpuContext, stats: Option<&VcpuStats>) -> Outcome {
+    loop {
+        match context.commands.try_recv() {
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Outcome::Stopped,
+            Err(TryRecvError::Empty) => (),
+        }
+        let step = match context.vcpu.run() {
+            Ok(exit) => exit::handle(context.index, exit, &context.bus, context.ram),
+            Err(error) => match error.errno() {
+                libc::EINTR | libc::EAGAIN => {
+                    context.vcpu.set_kvm_immediate_exit(0);
+                    Step::Continue
+                }
+                libc::EFAULT => Step::BackingLost(None),
+                _ => Step::Unhandled(format!("KVM_RUN failed: {error}")),
+            },
+        };
+        match step {
+            Step::Continue | Step::Signal(Signal::None) => (),
+            Step::Signal(Signal::Ready) => {
+                context.listener.on_ready(stats.and_then(VcpuStats::emulated_instructions));
+            }
+            Step::Signal(Signal::Exit { code }) => return Outcome::Exit { code },
+            Step::Signal(Signal::Crashed) => return context.listener.read_report(),
+            Step::Signal(Signal::BackingLost) => return Outcome::BackingLost { address: None },
+            Step::BackingLost(address) => return Outcome::BackingLost { address },
+            Step::TripleFault => return Outcome::TripleFault { state: state_of(&context.vcpu) },
+            Step::Unhandled(reason) => {
+                return Outcome::VcpuError { reason: format!("{reason}; {}", describe(&mut context.vcpu)) };
+            }
+        }
+    }
+}
+
+fn state_of(vcpu: &VcpuFd) -> String {
+    match (vcpu.get_regs(), vcpu.get_sregs()) {
+        (Ok(registers), Ok(special)) => format!(
+            "rip {:#x}, rsp {:#x}, rflags {:#x}, cr2 {:#x}, cr3 {:#x}",
+            registers.rip, registers.rsp, registers.rflags, special.cr2, special.cr3
+        ),
+        _ => "its registers cannot be read".to_owned(),
+    }
+}
+
+/// Registers, and the instruction that KVM could not emulate if it says so.
+fn describe(vcpu: &mut VcpuFd) -> String {
+    let state = state_of(vcpu);
+    match internal_error(vcpu.get_kvm_run()) {
+        Some(InternalError { instruction: Some(bytes), .. }) => {
+            format!("instruction {bytes:02x?} cannot be emulated, {state}")
+        }
+        Some(InternalError { suberror, .. }) => format!("internal error {suberror}, {state}"),
+        None => state,
+    }
+}
