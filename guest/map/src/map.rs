@@ -9,6 +9,8 @@ mod msync;
 mod populate;
 mod protect;
 mod query;
+#[cfg(test)]
+mod testing;
 mod transition;
 mod unwire;
 mod wire;

@@ -3,7 +3,6 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use super::{Failure, strike};
 use crate::ports::{OutOfFrames, Pmap};
 use crate::units::{FrameRun, PageRange, Prot};
 
@@ -47,7 +46,8 @@ pub struct FakePmap {
     large: BTreeMap<u64, Mapping>,
     /// The first pages of the blocks that have a table for 4 KiB mappings.
     tables: BTreeSet<u64>,
-    table_failure: Option<Failure<OutOfFrames>>,
+    /// How many more tables there is memory for, if that is limited.
+    tables_left: Option<u64>,
 }
 
 impl FakePmap {
@@ -57,9 +57,9 @@ impl FakePmap {
         Self::default()
     }
 
-    /// Lets one table allocation fail, after `after` more have succeeded.
-    pub fn fail_table(&mut self, after: u64) {
-        self.table_failure = Some(Failure { after, error: OutOfFrames });
+    /// Lets table allocations fail after `tables` more have succeeded; `None` lets all succeed again.
+    pub fn limit_tables(&mut self, tables: Option<u64>) {
+        self.tables_left = tables;
     }
 
     /// Accesses `page` as a processor would: returns its frame, and marks it dirty if `access` has
@@ -105,7 +105,9 @@ impl FakePmap {
     fn ensure_table(&mut self, page: u64) -> Result<(), OutOfFrames> {
         let block = block_of(page);
         if !self.tables.contains(&block) {
-            strike(&mut self.table_failure).map_or(Ok(()), Err)?;
+            if let Some(left) = &mut self.tables_left {
+                *left = left.checked_sub(1).ok_or(OutOfFrames)?;
+            }
             self.tables.insert(block);
         }
         Ok(())
@@ -266,9 +268,10 @@ mod test {
         let mut pmap = FakePmap::new();
         assert_eq!(pmap.enter(0, FrameRun::new(0, 512), Prot::DEFAULT), Ok(()));
         assert_eq!(pmap.access(1, Prot::WRITE), Ok(1));
-        pmap.fail_table(0);
+        pmap.limit_tables(Some(0));
         assert_eq!(pmap.remove(PageRange::new(0, 2), &mut |_| ()), Err(OutOfFrames));
         assert_eq!(pmap.mapped_pages().len(), 512);
+        pmap.limit_tables(None);
         assert_eq!(pmap.remove(PageRange::new(0, 2), &mut |_| ()), Ok(()));
         assert_eq!(pmap.mapped_pages().len(), 510);
         assert_eq!(cleaned(&mut pmap, 0, 512), [PageRange::new(2, 512)], "the halves inherit the mark");

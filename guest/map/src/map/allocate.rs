@@ -77,3 +77,76 @@ impl<P: Ports> VmMap<P> {
         if taken { Err(KernReturn::NoSpace) } else { Ok(start) }
     }
 }
+
+#[cfg(test)]
+mod test {
+    use super::Placement;
+    use crate::fake::{FakeConfig, block_on};
+    use crate::kern_return::KernReturn;
+    use crate::map::testing::Bed;
+    use crate::units::{PageRange, Prot};
+
+    fn allocate(bed: &Bed, placement: Placement, size: u64) -> Result<u64, KernReturn> {
+        bed.settled(block_on(bed.machine.map.allocate(placement, size)))
+    }
+
+    #[test]
+    fn allocate_size_zero_gives_address_zero_and_no_entry() {
+        let bed = Bed::new();
+        assert_eq!(allocate(&bed, Placement::Anywhere, 0), Ok(0));
+        assert_eq!(allocate(&bed, Placement::Fixed(1), 0), Ok(0));
+        assert_eq!(bed.layout(), "");
+    }
+
+    #[test]
+    fn allocate_fixed_truncates_the_address_and_rounds_the_size_up() {
+        let bed = Bed::new();
+        assert_eq!(allocate(&bed, Placement::Fixed(bed.at(2) + 4095), 4097), Ok(bed.at(2)));
+        assert_eq!(bed.layout(), "[2,4)0");
+        let entry = bed.machine.map.entries()[0];
+        assert_eq!((entry.prot, entry.max_prot, entry.has_object), (Prot::DEFAULT, Prot::ALL, false));
+        assert_eq!(bed.machine.map.stats().resident_pages, 0);
+    }
+
+    #[test]
+    fn allocate_fixed_over_an_entry_is_no_space() {
+        let bed = Bed::new();
+        bed.allocate(4, 6);
+        for page in [3, 4, 5] {
+            assert_eq!(allocate(&bed, Placement::Fixed(bed.at(page)), 8192), Err(KernReturn::NoSpace));
+        }
+        assert_eq!(allocate(&bed, Placement::Fixed(bed.at(2)), 8192), Ok(bed.at(2)));
+        assert_eq!(allocate(&bed, Placement::Fixed(bed.at(6)), 8192), Ok(bed.at(6)));
+    }
+
+    #[test]
+    fn allocate_fixed_outside_the_map_is_invalid_address() {
+        let bed = Bed::with(FakeConfig { map_pages: PageRange::new(4, 8), ..FakeConfig::default() });
+        for (address, size) in [(0x3000, 1), (0x7000, 4097), (0x8000, 1), (u64::MAX, 1), (0x4000, 0x5000)] {
+            assert_eq!(allocate(&bed, Placement::Fixed(address), size), Err(KernReturn::InvalidAddress));
+        }
+        assert_eq!(allocate(&bed, Placement::Fixed(0x4000), 0x4000), Ok(0x4000));
+    }
+
+    #[test]
+    fn allocate_anywhere_takes_the_first_gap_that_is_large_enough() {
+        let bed = Bed::with(FakeConfig { map_pages: PageRange::new(0, 10), ..FakeConfig::default() });
+        bed.allocate(1, 2);
+        bed.allocate(4, 5);
+        assert_eq!(allocate(&bed, Placement::Anywhere, 0x2000), Ok(0x2000));
+        assert_eq!(allocate(&bed, Placement::Anywhere, 0x1000), Ok(0));
+        assert_eq!(allocate(&bed, Placement::Anywhere, 0x6000), Err(KernReturn::NoSpace));
+        assert_eq!(allocate(&bed, Placement::Anywhere, 0x5000), Ok(0x5000));
+        assert_eq!(allocate(&bed, Placement::Anywhere, 1), Err(KernReturn::NoSpace));
+        assert_eq!(allocate(&bed, Placement::Anywhere, u64::MAX), Err(KernReturn::InvalidArgument));
+    }
+
+    #[test]
+    fn allocate_anywhere_from_2_mib_on_is_aligned_while_that_fits() {
+        let bed = Bed::with(FakeConfig { map_pages: PageRange::new(16, 1200), ..FakeConfig::default() });
+        assert_eq!(allocate(&bed, Placement::Anywhere, 512 << 12), Ok(512 << 12));
+        assert_eq!(allocate(&bed, Placement::Anywhere, 496 << 12), Ok(16 << 12));
+        bed.deallocate(0, 1184);
+        assert_eq!(allocate(&bed, Placement::Anywhere, 1000 << 12), Ok(16 << 12), "aligned, it would not fit");
+    }
+}

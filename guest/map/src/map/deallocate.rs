@@ -169,3 +169,112 @@ impl<P: Ports> MapState<P> {
         owned
     }
 }
+
+#[cfg(test)]
+mod test {
+    use crate::fake::{Executor, HostCall, block_on};
+    use crate::flags::{SyncFlags, WireFlags};
+    use crate::kern_return::KernReturn;
+    use crate::map::testing::Bed;
+
+    const USER: WireFlags = WireFlags::USER;
+    const SYSTEM: WireFlags = WireFlags::SYSTEM;
+
+    #[test]
+    fn deallocate_over_holes_removes_what_is_there_and_frees_its_frames() {
+        let bed = Bed::of(4);
+        bed.allocate(6, 8);
+        assert_eq!((bed.write(1, 1), bed.write(3, 3), bed.write(7, 7)), (Ok(()), Ok(()), Ok(())));
+        bed.deallocate(2, 20);
+        assert_eq!((bed.layout().as_str(), bed.machine.frames().free_pages()), ("[0,2)0", 4095));
+        assert_eq!((bed.read(1), bed.read(3)), (Ok(1), Err(KernReturn::InvalidAddress)));
+        bed.deallocate(4, 8);
+        assert_eq!(bed.layout(), "[0,2)0");
+    }
+
+    #[test]
+    fn deallocate_size_zero_does_nothing_and_a_wrap_is_invalid_argument() {
+        let bed = Bed::of(2);
+        assert_eq!(block_on(bed.machine.map.deallocate(bed.at(0), 0)), Ok(()));
+        assert_eq!(block_on(bed.machine.map.deallocate(u64::MAX, 2)), Err(KernReturn::InvalidArgument));
+        assert_eq!(bed.layout(), "[0,2)0");
+        assert_eq!(block_on(bed.machine.map.deallocate(bed.at(0) + 4095, 2)), Ok(()), "touches both pages");
+        assert_eq!(bed.layout(), "");
+    }
+
+    #[test]
+    fn d_01_deallocate_waits_for_the_system_wiring_to_end_and_then_goes_on() {
+        let bed = Bed::of(6);
+        assert_eq!(bed.wire(2, 4, SYSTEM), Ok(()));
+        let mut executor = Executor::new(3);
+        let outcome = executor.spawn(bed.machine.map.deallocate(bed.at(0), 6 << 12));
+        assert_eq!(executor.run_until_stalled(), 1);
+        assert_eq!(bed.layout(), "[2,4)1 [4,6)0", "what lies below is gone");
+        assert!(bed.machine.map.entries()[0].needs_wakeup);
+        assert_eq!(bed.wire(2, 4, USER), Ok(()));
+        assert_eq!(executor.run_until_stalled(), 1, "woken, and still blocked");
+        assert_eq!(bed.unwire(2, 4, SYSTEM), Ok(()));
+        assert_eq!((executor.run(), outcome.take()), (Ok(()), Some(Ok(()))));
+        assert_eq!(bed.settled(bed.layout()), "");
+        assert_eq!((bed.wired_by_host(), bed.machine.vm.user_wired_pages()), (0, 0));
+    }
+
+    #[test]
+    fn d_02_deallocate_of_user_wired_pages_tells_the_host_before_the_mappings_go() {
+        let bed = Bed::of(8);
+        assert_eq!(bed.wire(2, 6, USER), Ok(()));
+        bed.host().take_log();
+        bed.host().hold();
+        let mut executor = Executor::new(3);
+        let outcome = executor.spawn(bed.machine.map.deallocate(bed.at(0), 8 << 12));
+        assert_eq!(executor.run_until_stalled(), 1);
+        assert!(bed.is_mapped(3) && bed.frame(3).is_some());
+        bed.host().release();
+        assert_eq!((executor.run(), outcome.take()), (Ok(()), Some(Ok(()))));
+        assert!(matches!(bed.host().take_log().as_slice(), [HostCall::Unwire(runs)] if runs.len() == 1));
+        assert_eq!((bed.settled(bed.layout()).as_str(), bed.machine.vm.user_wired_pages()), ("", 0));
+    }
+
+    #[test]
+    fn deallocate_waits_for_a_write_to_stable_storage() {
+        let bed = Bed::of(2);
+        assert_eq!(bed.write(0, 1), Ok(()));
+        bed.host().hold();
+        let mut executor = Executor::new(3);
+        let sync = executor.spawn(bed.machine.map.msync(bed.at(0), 4096, SyncFlags::SYNCHRONOUS));
+        assert_eq!(executor.run_until_stalled(), 1);
+        let outcome = executor.spawn(bed.machine.map.deallocate(bed.at(0), 4096));
+        assert_eq!(executor.run_until_stalled(), 2);
+        assert!(bed.frame(0).is_some());
+        bed.host().release();
+        assert_eq!((executor.run(), sync.take(), outcome.take()), (Ok(()), Some(Ok(())), Some(Ok(()))));
+        assert_eq!(bed.settled(bed.layout()), "[1,2)0");
+    }
+
+    #[test]
+    fn deallocate_part_of_a_2_mib_mapping_without_a_table_unmaps_the_block() {
+        let bed = Bed::new();
+        bed.allocate(496, 1008);
+        assert_eq!(bed.wire(496, 1008, USER), Ok(()));
+        assert_eq!(bed.write(500, 3), Ok(()));
+        bed.machine.map.with_pmap(|pmap| pmap.limit_tables(Some(0)));
+        bed.deallocate(600, 610);
+        assert!(!bed.is_mapped(500));
+        bed.machine.map.with_pmap(|pmap| pmap.limit_tables(None));
+        assert_eq!(bed.read(500), Ok(3));
+        assert_eq!(bed.msync(496, 600, SyncFlags::SYNCHRONOUS), Ok(()));
+        assert_eq!((bed.stable(500), bed.wired_by_host()), (Some(3), 502));
+    }
+
+    #[test]
+    fn destroy_ends_all_wirings_and_frees_every_frame() {
+        let bed = Bed::of(8);
+        bed.allocate(20, 22);
+        assert_eq!((bed.wire(0, 4, SYSTEM), bed.wire(2, 6, USER)), (Ok(()), Ok(())));
+        assert_eq!(bed.write(21, 1), Ok(()));
+        block_on(bed.machine.map.destroy());
+        assert_eq!((bed.settled(bed.layout()).as_str(), bed.wired_by_host()), ("", 0));
+        assert_eq!((bed.machine.frames().free_pages(), bed.machine.vm.user_wired_pages()), (4096, 0));
+        block_on(bed.machine.map.destroy());
+    }
+}

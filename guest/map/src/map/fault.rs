@@ -82,3 +82,87 @@ impl<P: Ports> MapState<P> {
         self.enter_resident(near)
     }
 }
+
+#[cfg(test)]
+mod test {
+    use crate::fake::{FakeConfig, block_on};
+    use crate::flags::{SyncFlags, WireFlags};
+    use crate::kern_return::KernReturn;
+    use crate::map::testing::Bed;
+    use crate::units::Prot;
+
+    #[test]
+    fn fault_without_an_entry_is_invalid_address() {
+        let bed = Bed::of(2);
+        assert_eq!(bed.read(2), Err(KernReturn::InvalidAddress));
+        assert_eq!(bed.write(100_000, 1), Err(KernReturn::InvalidAddress));
+    }
+
+    #[test]
+    fn fault_beyond_the_protection_is_protection_failure() {
+        let bed = Bed::of(2);
+        assert_eq!(bed.protect(0, 1, Prot::READ), Ok(()));
+        assert_eq!(bed.read(0), Ok(0));
+        assert_eq!(bed.write(0, 1), Err(KernReturn::ProtectionFailure));
+        assert_eq!(bed.protect(0, 1, Prot::NONE), Ok(()));
+        assert_eq!(bed.read(0), Err(KernReturn::ProtectionFailure));
+        let nothing = block_on(bed.machine.map.fault(bed.at(0), Prot::NONE));
+        assert_eq!(nothing, Err(KernReturn::ProtectionFailure));
+    }
+
+    #[test]
+    fn fault_on_an_absent_page_makes_one_page_resident() {
+        let bed = Bed::of(1024);
+        assert_eq!(bed.write(600, 5), Ok(()));
+        assert_eq!(bed.machine.map.stats().resident_pages, 1);
+        assert_eq!(bed.read(600), Ok(5));
+        assert!(!bed.is_mapped(599) && !bed.is_mapped(601));
+    }
+
+    #[test]
+    fn fault_on_a_resident_page_maps_its_run_within_entry_and_block() {
+        let bed = Bed::of(1024);
+        assert_eq!(bed.wire(400, 600, WireFlags::USER), Ok(()));
+        assert_eq!(bed.unwire(400, 600, WireFlags::USER), Ok(()));
+        assert_eq!(bed.msync(0, 1024, SyncFlags::INVALIDATE), Ok(()));
+        assert_eq!(bed.protect(450, 1024, Prot::READ), Ok(()));
+        assert!(!bed.is_mapped(470));
+        assert_eq!(bed.read(470), Ok(0));
+        // The map begins at page 16, so a block of addresses ends before its page 496.
+        let mapped: alloc::vec::Vec<u64> = (0..1024).filter(|&page| bed.is_mapped(page)).collect();
+        assert_eq!((mapped[0], mapped.len()), (450, 46));
+    }
+
+    #[test]
+    fn fault_remapping_neighbours_keeps_their_dirty_marks() {
+        let bed = Bed::of(8);
+        assert_eq!(bed.wire(0, 8, WireFlags::USER), Ok(()));
+        assert_eq!(bed.unwire(0, 8, WireFlags::USER), Ok(()));
+        assert_eq!(bed.write(3, 1), Ok(()));
+        assert_eq!(block_on(bed.machine.map.fault(bed.at(5), Prot::READ)), Ok(()));
+        assert_eq!(bed.machine.map.stats().dirty_pages, 1);
+        assert_eq!(bed.msync(0, 8, SyncFlags::SYNCHRONOUS), Ok(()));
+        assert_eq!(bed.stable(3), Some(1));
+    }
+
+    #[test]
+    fn fault_without_frames_is_resource_shortage() {
+        let bed = Bed::with(FakeConfig { frame_pages: 2, ..FakeConfig::default() });
+        bed.allocate(0, 3);
+        assert_eq!((bed.write(0, 1), bed.write(1, 1)), (Ok(()), Ok(())));
+        assert_eq!(bed.write(2, 1), Err(KernReturn::ResourceShortage));
+        assert_eq!(bed.read(1), Ok(1));
+        bed.deallocate(0, 1);
+        assert_eq!(bed.read(2), Ok(0), "a recycled frame is zero");
+    }
+
+    #[test]
+    fn fault_without_a_page_table_is_resource_shortage_and_can_be_repeated() {
+        let bed = Bed::of(3);
+        bed.machine.map.with_pmap(|pmap| pmap.limit_tables(Some(0)));
+        assert_eq!(bed.write(1, 1), Err(KernReturn::ResourceShortage));
+        assert_eq!(bed.machine.map.stats().resident_pages, 1);
+        bed.machine.map.with_pmap(|pmap| pmap.limit_tables(None));
+        assert_eq!(bed.write(1, 1), Ok(()));
+    }
+}

@@ -183,3 +183,6 @@ impl<P: Ports> Drop for WriteBack<'_, P> {
         self.vm.cleaned().wake_all();
     }
 }
+
+#[cfg(test)]
+mod test;

@@ -98,3 +98,107 @@ impl<P: Ports> MapState<P> {
         self.entries.merge(range);
     }
 }
+
+#[cfg(test)]
+mod test {
+    use crate::fake::block_on;
+    use crate::flags::{SyncFlags, WireFlags};
+    use crate::kern_return::KernReturn;
+    use crate::map::testing::Bed;
+    use crate::units::Prot;
+
+    #[test]
+    fn protect_hole_is_invalid_address_and_changes_nothing() {
+        let bed = Bed::of(2);
+        bed.allocate(3, 5);
+        for (start, end) in [(0, 3), (0, 5), (2, 3), (4, 6)] {
+            assert_eq!(bed.protect(start, end, Prot::READ), Err(KernReturn::InvalidAddress), "[{start},{end})");
+        }
+        assert_eq!(bed.write(0, 1), Ok(()));
+        assert_eq!(bed.entries(), "[0,2) [3,5)");
+    }
+
+    #[test]
+    fn protect_beyond_the_maximum_is_protection_failure_and_changes_nothing() {
+        let bed = Bed::of(4);
+        assert_eq!(block_on(bed.machine.map.protect(bed.at(2), 1, true, Prot::READ)), Ok(()));
+        assert_eq!(bed.protect(0, 4, Prot::DEFAULT), Err(KernReturn::ProtectionFailure));
+        let raise = block_on(bed.machine.map.protect(bed.at(2), 1, true, Prot::DEFAULT));
+        assert_eq!(raise, Err(KernReturn::ProtectionFailure), "a maximum never grows");
+        assert_eq!(bed.protect(0, 4, Prot::READ), Ok(()));
+        assert_eq!(bed.entries(), "[0,2) [2,3) [3,4)", "the maxima still differ");
+    }
+
+    #[test]
+    fn protect_maximum_lowers_the_current_protection() {
+        let bed = Bed::of(2);
+        assert_eq!(bed.write(0, 7), Ok(()));
+        assert_eq!(block_on(bed.machine.map.protect(bed.at(0), 1, true, Prot::READ | Prot::EXECUTE)), Ok(()));
+        let entry = bed.machine.map.entries()[0];
+        assert_eq!((entry.prot, entry.max_prot), (Prot::READ, Prot::READ | Prot::EXECUTE));
+        assert_eq!((bed.write(0, 8), bed.read(0)), (Err(KernReturn::ProtectionFailure), Ok(7)));
+    }
+
+    #[test]
+    fn protect_wrap_is_invalid_argument_and_size_zero_succeeds() {
+        let bed = Bed::of(2);
+        let protect = |address, size| block_on(bed.machine.map.protect(address, size, false, Prot::READ));
+        assert_eq!(protect(u64::MAX, 2), Err(KernReturn::InvalidArgument));
+        assert_eq!(protect(u64::MAX, 0), Ok(()));
+        assert_eq!(protect(bed.at(0) + 4095, 2), Ok(()), "touches two pages");
+        assert_eq!(bed.write(1, 1), Err(KernReturn::ProtectionFailure));
+    }
+
+    #[test]
+    fn p_05_protect_none_on_a_wired_entry_keeps_the_wiring_and_unwire_works() {
+        let bed = Bed::of(4);
+        assert_eq!(bed.write(1, 9), Ok(()));
+        assert_eq!(bed.wire(0, 4, WireFlags::USER), Ok(()));
+        assert_eq!(bed.protect(0, 4, Prot::NONE), Ok(()));
+        assert_eq!((bed.layout().as_str(), bed.wired_by_host()), ("[0,4)1U", 4));
+        assert!(!bed.is_mapped(1));
+        assert_eq!(bed.read(1), Err(KernReturn::ProtectionFailure));
+        assert_eq!(bed.unwire(0, 4, WireFlags::USER), Ok(()));
+        assert_eq!((bed.layout().as_str(), bed.wired_by_host()), ("[0,4)0", 0));
+        assert_eq!(bed.protect(0, 4, Prot::READ), Ok(()));
+        assert_eq!(bed.read(1), Ok(9));
+    }
+
+    #[test]
+    fn p_06_protect_removing_write_keeps_the_wiring_and_the_dirty_mark() {
+        let bed = Bed::of(4);
+        assert_eq!(bed.wire(0, 4, WireFlags::USER), Ok(()));
+        assert_eq!(bed.write(2, 9), Ok(()));
+        assert_eq!(bed.protect(0, 4, Prot::READ), Ok(()));
+        assert_eq!(bed.layout(), "[0,4)1U");
+        assert!(bed.is_mapped(2));
+        assert_eq!(bed.write(2, 1), Err(KernReturn::ProtectionFailure));
+        assert_eq!(bed.msync(0, 4, SyncFlags::SYNCHRONOUS), Ok(()));
+        assert_eq!(bed.stable(2), Some(9));
+    }
+
+    #[test]
+    fn protect_back_merges_the_entries_again() {
+        let bed = Bed::of(6);
+        assert_eq!(bed.protect(2, 4, Prot::READ), Ok(()));
+        assert_eq!(bed.entries(), "[0,2) [2,4) [4,6)");
+        assert_eq!(bed.protect(0, 6, Prot::DEFAULT), Ok(()));
+        assert_eq!(bed.entries(), "[0,6)");
+    }
+
+    #[test]
+    fn protect_part_of_a_2_mib_mapping_without_a_table_unmaps_the_block() {
+        let bed = Bed::new();
+        bed.allocate(496, 1008);
+        assert_eq!(bed.wire(496, 1008, WireFlags::USER), Ok(()));
+        assert_eq!(bed.write(500, 3), Ok(()));
+        bed.machine.map.with_pmap(|pmap| pmap.limit_tables(Some(0)));
+        assert_eq!(bed.protect(600, 610, Prot::READ), Ok(()));
+        assert!(!bed.is_mapped(500) && !bed.is_mapped(600));
+        assert_eq!(bed.write(600, 1), Err(KernReturn::ProtectionFailure));
+        bed.machine.map.with_pmap(|pmap| pmap.limit_tables(None));
+        assert_eq!(bed.read(500), Ok(3));
+        assert_eq!(bed.msync(496, 1008, SyncFlags::SYNCHRONOUS), Ok(()));
+        assert_eq!(bed.stable(500), Some(3), "the mark of the unmapped block is not lost");
+    }
+}

@@ -195,3 +195,50 @@ fn push_frames(rows: &mut Vec<FrameRow>, first: u64, pages: PageRange, frames: O
     }
     rows.push(FrameRow { pages, frames: Some(frames) });
 }
+
+#[cfg(test)]
+mod test {
+    use crate::flags::WireFlags;
+    use crate::map::testing::Bed;
+    use crate::units::{PageRange, Prot};
+
+    #[test]
+    fn layout_is_clipped_joins_equal_wirings_and_shows_the_common_rights() {
+        let bed = Bed::of(4);
+        bed.allocate(4, 8);
+        assert_eq!(bed.protect(2, 6, Prot::READ), Ok(()));
+        assert_eq!(bed.layout(), "[0,8)0");
+        assert_eq!(bed.wire(2, 4, WireFlags::USER), Ok(()));
+        assert_eq!(bed.layout(), "[0,2)0 [2,4)1U [4,8)0");
+        let rows = bed.machine.map.layout(17, 23);
+        assert_eq!(rows.len(), 3);
+        assert_eq!((rows[0].pages, rows[0].prot), (PageRange::new(17, 18), Prot::DEFAULT));
+        assert_eq!((rows[2].pages, rows[2].prot), (PageRange::new(20, 23), Prot::READ));
+    }
+
+    #[test]
+    fn frames_rows_cover_the_range_and_join_over_entries() {
+        let bed = Bed::of(6);
+        assert_eq!(bed.wire(1, 5, WireFlags::SYSTEM), Ok(()));
+        assert_eq!(bed.protect(2, 3, Prot::READ), Ok(()));
+        let rows = bed.machine.map.frames(16, 26);
+        let pages: alloc::vec::Vec<_> = rows.iter().map(|row| (row.pages, row.frames.map(|run| run.pages))).collect();
+        let expected =
+            [(PageRange::new(16, 17), None), (PageRange::new(17, 21), Some(4)), (PageRange::new(21, 26), None)];
+        assert_eq!(pages, expected);
+        assert_eq!(bed.machine.map.frames(18, 18), []);
+    }
+
+    #[test]
+    fn stats_count_what_the_map_holds() {
+        let bed = Bed::of(8);
+        bed.allocate(10, 12);
+        assert_eq!(bed.wire(0, 4, WireFlags::USER), Ok(()));
+        assert_eq!(bed.wire(2, 4, WireFlags::SYSTEM), Ok(()));
+        assert_eq!(bed.write(7, 1), Ok(()));
+        let stats = bed.machine.map.stats();
+        assert_eq!((stats.entries, stats.allocated_pages, stats.resident_pages), (4, 10, 5));
+        assert_eq!((stats.wired_pages, stats.user_wired_pages, stats.cleaning_pages), (4, 4, 0));
+        assert!(stats.timestamp > 0 && stats.last_host_error.is_none());
+    }
+}

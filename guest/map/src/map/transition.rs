@@ -102,3 +102,6 @@ impl<P: Ports> VmMap<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod test;

@@ -104,3 +104,136 @@ impl MapEntry {
         }
     }
 }
+
+#[cfg(test)]
+mod test {
+    use crate::fake::{HostCall, block_on};
+    use crate::flags::WireFlags;
+    use crate::kern_return::KernReturn;
+    use crate::map::testing::Bed;
+    use crate::units::{FrameRun, Prot};
+
+    const USER: WireFlags = WireFlags::USER;
+    const SYSTEM: WireFlags = WireFlags::SYSTEM;
+    const HOLESOK: WireFlags = WireFlags::HOLESOK;
+
+    #[test]
+    fn a_05_to_a_07_unwire_checks_arguments_as_wire_does() {
+        let bed = Bed::of(4);
+        let unwire = |start, end, flags| block_on(bed.machine.map.unwire(start, end, flags));
+        assert_eq!(unwire(7, 7, WireFlags::from_bits(64)), Ok(()), "A-01 comes first");
+        assert_eq!(unwire(bed.at(2), bed.at(1), USER), Err(KernReturn::InvalidArgument));
+        assert_eq!(unwire(bed.at(0) + 1, bed.at(1), USER), Err(KernReturn::InvalidArgument));
+        assert_eq!(unwire(bed.at(0), bed.at(1), WireFlags::from_bits(8)), Err(KernReturn::InvalidArgument));
+        assert_eq!(unwire(0, 0x1000, USER), Err(KernReturn::InvalidAddress), "A-02b");
+        assert_eq!(unwire(0, 0x1000, USER | HOLESOK), Ok(()), "A-02b");
+        assert_eq!(unwire(0, bed.at(4), USER), Ok(()), "A-02: clamped to the map");
+    }
+
+    #[test]
+    fn u_03_unwire_over_a_hole_leaves_everything_wired() {
+        let bed = Bed::of(2);
+        bed.allocate(3, 5);
+        assert_eq!(bed.wire(0, 5, USER | HOLESOK), Ok(()));
+        assert_eq!(bed.unwire(0, 5, USER), Err(KernReturn::InvalidAddress));
+        assert_eq!(bed.unwire(2, 5, USER), Err(KernReturn::InvalidAddress));
+        assert_eq!(bed.unwire(3, 6, USER), Err(KernReturn::InvalidAddress));
+        assert_eq!((bed.layout().as_str(), bed.wired_by_host()), ("[0,2)1U [3,5)1U", 4));
+        assert_eq!(bed.unwire(0, 5, USER | HOLESOK), Ok(()));
+        assert_eq!((bed.layout().as_str(), bed.wired_by_host()), ("[0,2)0 [3,5)0", 0));
+    }
+
+    #[test]
+    fn u_03_hole_behind_an_entry_is_reported_before_its_missing_wiring() {
+        let bed = Bed::of(2);
+        bed.allocate(3, 5);
+        assert_eq!(bed.unwire(0, 5, SYSTEM), Err(KernReturn::InvalidAddress));
+        assert_eq!(bed.unwire(0, 2, SYSTEM), Err(KernReturn::InvalidArgument));
+    }
+
+    #[test]
+    fn u_04_system_unwire_of_an_entry_without_system_wiring_changes_nothing() {
+        let bed = Bed::of(6);
+        assert_eq!(bed.wire(0, 2, SYSTEM), Ok(()));
+        assert_eq!(bed.wire(2, 4, USER), Ok(()));
+        assert_eq!(bed.unwire(0, 4, SYSTEM), Err(KernReturn::InvalidArgument));
+        assert_eq!(bed.unwire(4, 6, SYSTEM), Err(KernReturn::InvalidArgument));
+        assert_eq!(bed.unwire(0, 6, SYSTEM | HOLESOK), Err(KernReturn::InvalidArgument));
+        assert_eq!(bed.layout(), "[0,2)1 [2,4)1U [4,6)0");
+    }
+
+    #[test]
+    fn u_05_user_unwire_leaves_entries_alone_that_the_user_has_not_wired() {
+        let bed = Bed::of(6);
+        assert_eq!(bed.wire(0, 2, SYSTEM), Ok(()));
+        assert_eq!(bed.wire(2, 4, USER), Ok(()));
+        assert_eq!(bed.unwire(0, 6, USER), Ok(()));
+        assert_eq!((bed.layout().as_str(), bed.wired_by_host()), ("[0,2)1 [2,6)0", 2));
+    }
+
+    #[test]
+    fn u_06_last_unwire_releases_pages_and_charge_and_tells_the_host_once() {
+        let bed = Bed::of(8);
+        assert_eq!(bed.wire(0, 8, USER), Ok(()));
+        assert_eq!(bed.protect(2, 4, Prot::READ), Ok(()));
+        bed.host().take_log();
+        assert_eq!(bed.unwire(0, 8, USER), Ok(()));
+        assert_eq!(bed.host().take_log(), [HostCall::Unwire([FrameRun::new(0, 8)].to_vec())]);
+        assert_eq!((bed.machine.vm.user_wired_pages(), bed.layout().as_str()), (0, "[0,8)0"));
+        assert_eq!(bed.machine.map.stats().resident_pages, 8, "pages stay resident");
+    }
+
+    #[test]
+    fn u_07_unwire_of_a_nested_wiring_counts_down_and_tells_the_host_nothing() {
+        let bed = Bed::of(4);
+        for _ in 0..3 {
+            assert_eq!(bed.wire(0, 4, SYSTEM), Ok(()));
+        }
+        bed.host().take_log();
+        assert_eq!(bed.unwire(1, 3, SYSTEM), Ok(()));
+        assert_eq!(bed.unwire(1, 3, SYSTEM), Ok(()));
+        assert_eq!((bed.layout().as_str(), bed.host().take_log().len()), ("[0,1)3 [1,3)1 [3,4)3", 0));
+        assert_eq!(bed.unwire(0, 4, SYSTEM), Ok(()));
+        assert_eq!((bed.layout().as_str(), bed.wired_by_host()), ("[0,1)2 [1,3)0 [3,4)2", 2));
+    }
+
+    #[test]
+    fn u_08_user_unwire_of_a_mixed_wiring_clears_the_user_bit_alone() {
+        let bed = Bed::of(4);
+        assert_eq!((bed.wire(0, 4, SYSTEM), bed.wire(0, 4, USER)), (Ok(()), Ok(())));
+        assert_eq!(bed.layout(), "[0,4)2U");
+        assert_eq!(bed.unwire(0, 4, USER), Ok(()));
+        assert_eq!((bed.layout().as_str(), bed.wired_by_host()), ("[0,4)1", 4));
+        assert_eq!(bed.unwire(0, 4, USER), Ok(()), "U-05");
+        assert_eq!(bed.layout(), "[0,4)1");
+    }
+
+    #[test]
+    fn l_06_mixed_wirings_in_any_order_leave_the_charge_at_its_baseline() {
+        for (first, second) in [(SYSTEM, USER), (USER, SYSTEM)] {
+            for (third, fourth) in [(SYSTEM, USER), (USER, SYSTEM)] {
+                let bed = Bed::of(4);
+                assert_eq!((bed.wire(0, 4, first), bed.wire(0, 4, second)), (Ok(()), Ok(())));
+                assert_eq!(bed.machine.vm.user_wired_pages(), 4);
+                assert_eq!((bed.unwire(0, 4, third), bed.unwire(0, 4, fourth)), (Ok(()), Ok(())));
+                assert_eq!(bed.machine.vm.user_wired_pages(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn c_04_unwire_of_the_middle_merges_three_entries_into_one() {
+        let bed = Bed::of(8);
+        assert_eq!(bed.wire(3, 5, USER), Ok(()));
+        assert_eq!(bed.entries(), "[0,3) [3,5) [5,8)");
+        assert_eq!(bed.unwire(3, 5, USER), Ok(()));
+        assert_eq!(bed.entries(), "[0,8)");
+    }
+
+    #[test]
+    fn unwire_failing_leaves_no_clips_behind() {
+        let bed = Bed::of(8);
+        assert_eq!(bed.unwire(3, 5, SYSTEM), Err(KernReturn::InvalidArgument));
+        assert_eq!(bed.entries(), "[0,8)");
+    }
+}

@@ -196,3 +196,6 @@ impl MapEntry {
         if charged { self.pages } else { 0 }
     }
 }
+
+#[cfg(test)]
+mod test;
