@@ -74,6 +74,11 @@ pub struct View {
 }
 
 impl AddressRange {
+    /// Returns the addresses of a mapping.
+    pub(crate) fn of(region: &MmapRegion<()>) -> Self {
+        Self { address: region.as_ptr().expose_provenance(), bytes: region.size() }
+    }
+
     /// Returns the first address.
     #[must_use]
     pub const fn address(self) -> usize {
@@ -129,7 +134,7 @@ impl View {
     /// Returns the addresses of the whole view.
     #[must_use]
     pub fn addresses(&self) -> AddressRange {
-        AddressRange { address: self.region.as_ptr().expose_provenance(), bytes: self.region.size() }
+        AddressRange::of(&self.region)
     }
 
     /// Returns the addresses of a run of RAM pages.

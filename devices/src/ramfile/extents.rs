@@ -78,3 +78,90 @@ pub(super) fn require_own_and_written(file: &File, need_bytes: u64) -> Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod test {
+    use std::fs::{self, File};
+    use std::os::unix::fs::FileExt;
+    use std::process::Command;
+
+    use tempfile::TempDir;
+
+    use super::{ExtentsError, require_allocated, require_own_and_written};
+    use crate::sys;
+
+    const BYTES: u64 = 1 << 20;
+
+    /// Makes a folder and a file of written blocks in it, or says why the test can't run.
+    fn written() -> Option<(TempDir, File)> {
+        let folder = match std::env::var_os("WIREVM_TEST_FOLDER") {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        };
+        let folder = folder.expect("a folder");
+        let path = folder.path().join("file");
+        fs::write(&path, vec![1; usize::try_from(BYTES).expect("small")]).expect("a file");
+        let file = File::options().read(true).write(true).open(&path).expect("the file");
+        file.sync_all().expect("synced");
+        match require_own_and_written(&file, BYTES) {
+            Ok(()) => Some((folder, file)),
+            Err(error) => {
+                eprintln!("SKIPPED: the temporary folder's file system does not list extents: {error}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn extents_hole_is_sparse() {
+        let Some((_folder, file)) = written() else { return };
+        require_allocated(&file, BYTES).expect("all blocks are there");
+        file.set_len(2 * BYTES).expect("longer");
+        file.write_all_at(&[1], 2 * BYTES - 1).expect("a block at the end");
+        let holed = require_own_and_written(&file, 2 * BYTES).expect_err("a hole");
+        assert!(matches!(holed, ExtentsError::Sparse { allocated_bytes: BYTES, .. }), "{holed:?}");
+        let short = require_allocated(&file, 2 * BYTES).expect_err("too few blocks");
+        assert!(matches!(short, ExtentsError::Sparse { .. }), "{short:?}");
+    }
+
+    #[test]
+    fn extents_allocated_and_never_written_are_told() {
+        let Some((_folder, file)) = written() else { return };
+        sys::fallocate(&file, 2 * BYTES).expect("allocated");
+        require_allocated(&file, 2 * BYTES).expect("all blocks are there");
+        require_own_and_written(&file, BYTES).expect("the first half was written");
+        let error = require_own_and_written(&file, 2 * BYTES).expect_err("the second half was not");
+        assert!(matches!(error, ExtentsError::Unwritten { offset: BYTES }), "{error:?}");
+    }
+
+    #[test]
+    fn extents_many_pieces_are_all_looked_at() {
+        let Some((folder, _)) = written() else { return };
+        let file = File::options().read(true).write(true).create_new(true).open(folder.path().join("pieces"));
+        let file = file.expect("a file");
+        sys::fallocate(&file, BYTES).expect("allocated");
+        for block in 0..BYTES / 8192 {
+            file.write_all_at(&[1; 4096], block * 8192).expect("every second block");
+        }
+        file.sync_all().expect("synced");
+        let unwritten = require_own_and_written(&file, BYTES).expect_err("every second block");
+        assert!(matches!(unwritten, ExtentsError::Unwritten { offset: 4096 }), "{unwritten:?}");
+        for block in 0..BYTES / 8192 {
+            file.write_all_at(&[1; 4096], block * 8192 + 4096).expect("the others");
+        }
+        require_own_and_written(&file, BYTES).expect("all written, in however many pieces");
+    }
+
+    #[test]
+    fn extents_shared_by_a_reflink_are_told() {
+        let Some((folder, file)) = written() else { return };
+        let (path, copy) = (folder.path().join("file"), folder.path().join("copy"));
+        let output = Command::new("cp").arg("--reflink=always").args([&path, &copy]).output().expect("cp runs");
+        if !output.status.success() {
+            eprintln!("SKIPPED: no reflinks here: {}", String::from_utf8_lossy(&output.stderr).trim());
+            return;
+        }
+        let error = require_own_and_written(&file, BYTES).expect_err("shared with the copy");
+        assert!(matches!(error, ExtentsError::Shared { .. }), "{error:?}");
+    }
+}

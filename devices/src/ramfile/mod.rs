@@ -5,7 +5,8 @@
 //!
 //! A [`RamFile`] holds the file's lock. The lock belongs to its one open file description, so keep the
 //! `RamFile` for as long as anything uses the file, and take every other description from
-//! [`RamFile::reopen`], never from `dup` or `try_clone`: those would share its error cursor (rule D2).
+//! [`RamFile::reopen`], never from `dup` or `try_clone`: those would share its error cursor (rule D2). A process
+//! that this one forks holds the lock too, until it executes another program.
 
 mod create;
 mod extents;

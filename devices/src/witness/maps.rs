@@ -75,3 +75,40 @@ fn overlapping(range: AddressRange) -> Result<Vec<Part>, WitnessError> {
     };
     Ok(maps.into_iter().filter_map(part).collect())
 }
+
+#[cfg(test)]
+mod test {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use vm_memory::FileOffset;
+    use vm_memory::mmap::MmapRegionBuilder;
+
+    use super::{entries, is_shared};
+    use crate::sys;
+    use crate::view::AddressRange;
+
+    /// Maps a new file of four pages for reading, shared, through a description with or without the right to write.
+    fn is_shared_through(writable: bool) -> bool {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        File::create(&path).and_then(|file| file.write_all_at(&[1; 4 * 4096], 0)).expect("a file");
+        let file = File::options().read(true).write(writable).open(&path).expect("the file");
+        let region = MmapRegionBuilder::new(4 * 4096)
+            .with_mmap_prot(libc::PROT_READ)
+            .with_mmap_flags(libc::MAP_SHARED)
+            .with_file_offset(FileOffset::new(file, 0))
+            .build()
+            .expect("a mapping");
+        let range = AddressRange::of(&region);
+        sys::msync(range).expect("msync reports success either way");
+        assert_eq!(entries(range).expect("/proc"), 1);
+        is_shared(range).expect("/proc")
+    }
+
+    #[test]
+    fn is_shared_only_through_a_description_that_can_write() {
+        assert!(is_shared_through(true));
+        assert!(!is_shared_through(false), "msync through such a view writes nothing (D2)");
+    }
+}

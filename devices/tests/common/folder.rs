@@ -1,4 +1,4 @@
-//! What the tests on real files share.
+//! Where the tests on real files put them.
 
 use std::path::PathBuf;
 

@@ -1,0 +1,143 @@
+//! Wiring on a real file and a real memfd, against what the kernel says is locked.
+
+#[path = "common/folder.rs"]
+mod folder;
+#[path = "common/machine.rs"]
+mod machine;
+
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use folder::{RAM_BYTES, durable_folder};
+use machine::{MAP_ENTRIES, Machine, RAM_PAGES, range};
+use wirevm_abi::{RamRange, Status};
+use wirevm_devices::pin::{LockBudget, PinError};
+use wirevm_devices::ramfile::{HEADER_BYTES, RamFile};
+
+/// One test at a time locks memory: the kernel counts it by process, and the limit may be 8 MiB.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn wire_file_pages_are_locked_resident_and_clean_until_unwired() {
+    let _alone = alone();
+    let Some(folder) = durable_folder() else { return };
+    let machine = Machine::new(RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file"), MAP_ENTRIES);
+    let (pins, witness) = (&machine.pins, &machine.witness);
+    let before = witness.vm_lck_bytes().expect("/proc");
+    assert_eq!(witness.locked_pages().expect("/proc"), 0);
+    pins.wire_all(&[range(0, 3), range(700, 1)]).expect("wired");
+    pins.wire(range(2, 2)).expect("wired");
+    assert_eq!(witness.locked_pages().expect("/proc"), 5);
+    assert_eq!(witness.locked_in(range(0, 4)).expect("/proc"), 4);
+    assert_eq!(witness.locked_in(range(4, 696)).expect("/proc"), 0);
+    assert_eq!(witness.resident(range(0, 4)).expect("mincore"), 4);
+    assert_eq!(witness.vm_lck_bytes().expect("/proc") - before, 5 * 4096);
+    assert_eq!(witness.dirty(range(0, RAM_PAGES)).expect("cachestat"), Some(0), "wiring must not dirty a page (D9)");
+    machine.store(range(1, 1), 7);
+    assert_eq!(witness.bytes(1).expect("a page")[0], 7, "a wired page takes stores");
+    pins.unwire(range(0, 3)).expect("unwired");
+    assert_eq!(witness.locked_in(range(0, 4)).expect("/proc"), 2, "pages 2 and 3 are wired once more");
+    pins.unwire_all(&[range(2, 2), range(700, 1)]).expect("unwired");
+    assert_eq!((witness.locked_pages().expect("/proc"), witness.vm_lck_bytes().expect("/proc")), (0, before));
+    assert_eq!(witness.map_entries().expect("/proc"), 1, "the view is whole again");
+}
+
+#[test]
+fn wire_all_of_ram_then_drop_leaves_nothing_locked() {
+    let _alone = alone();
+    let Some(folder) = durable_folder() else { return };
+    let files = [RamFile::temporary(folder.path(), RAM_BYTES), RamFile::memfd(RAM_BYTES)];
+    for ram in files {
+        let Machine { pins, witness, .. } = Machine::new(ram.expect("a RAM file"), MAP_ENTRIES);
+        let before = witness.vm_lck_bytes().expect("/proc");
+        pins.wire(range(0, RAM_PAGES)).expect("wired");
+        assert_eq!(witness.locked_pages().expect("/proc"), RAM_PAGES);
+        drop(pins);
+        assert_eq!((witness.locked_pages().expect("/proc"), witness.vm_lck_bytes().expect("/proc")), (0, before));
+    }
+}
+
+#[test]
+fn wire_page_behind_the_end_of_a_cut_file_is_a_fault_and_undone() {
+    let _alone = alone();
+    let Some(folder) = durable_folder() else { return };
+    let machine = Machine::new(RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file"), MAP_ENTRIES);
+    machine.pins.wire(range(0, 2)).expect("wired");
+    machine.ram.reopen().expect("a description").set_len(HEADER_BYTES + RAM_BYTES / 2).expect("cut");
+    let error = machine.pins.wire_all(&[range(8, 2), range(RAM_PAGES / 2 - 2, 4)]).expect_err("two pages are gone");
+    assert!(matches!(error, PinError::Fault { .. }), "{error:?}");
+    assert_eq!(error.status(), Status::IO_ERROR);
+    assert_eq!(machine.witness.locked_pages().expect("/proc"), 2);
+    assert_eq!((machine.pins.stats().wired_pages, machine.pins.stats().deferred_pages), (2, 0));
+}
+
+#[test]
+fn wire_alternate_pages_stays_within_its_map_entries() {
+    let _alone = alone();
+    let machine = Machine::new(RamFile::memfd(RAM_BYTES).expect("a memfd"), 200);
+    let error = (0..RAM_PAGES).step_by(2).find_map(|page| machine.pins.wire(range(page, 1)).err());
+    let error = error.expect("512 runs do not fit");
+    assert!(matches!(error, PinError::HostMapFragmentation { runs: 101, .. }), "{error:?}");
+    assert!(machine.witness.map_entries().expect("/proc") <= 201);
+    assert_eq!(machine.witness.locked_pages().expect("/proc"), 100);
+    machine.pins.wire(range(0, RAM_PAGES)).expect("one run fits");
+    for page in (0..RAM_PAGES).step_by(2) {
+        machine.pins.unwire(range(page, 1)).expect("unwiring can't fail");
+    }
+    assert!(machine.witness.map_entries().expect("/proc") <= 202, "holes past the budget are deferred");
+    let stats = machine.pins.stats();
+    assert_eq!(machine.witness.locked_pages().expect("/proc"), stats.wired_pages + stats.deferred_pages);
+    machine.pins.release_all();
+    assert_eq!((machine.witness.locked_pages().expect("/proc"), machine.witness.map_entries().expect("/proc")), (0, 1));
+}
+
+#[test]
+fn wire_in_slices_locks_every_page() {
+    const BYTES: u64 = 98 << 20;
+    let _alone = alone();
+    if !LockBudget::of_this_process().expect("/proc").allows(BYTES) {
+        eprintln!("SKIPPED: this process may not lock {BYTES} bytes");
+        return;
+    }
+    let machine = Machine::new(RamFile::memfd(BYTES).expect("a memfd"), MAP_ENTRIES);
+    let all = RamRange::new(0, BYTES / 4096, BYTES / 4096).expect("all of RAM");
+    machine.pins.wire(all).expect("wired");
+    assert_eq!(machine.witness.locked_pages().expect("/proc"), all.pages());
+    assert_eq!(machine.pins.stats().lock_calls, 1);
+}
+
+/// The part of the next test that runs without the privilege to lock at will.
+#[test]
+#[ignore = "run by wire_past_the_lock_limit_is_a_shortage_and_undone"]
+fn unprivileged_wire_past_the_lock_limit() {
+    let _alone = alone();
+    let budget = LockBudget::of_this_process().expect("/proc");
+    assert_eq!(budget, LockBudget { limit: Some(1 << 20), privileged: false });
+    assert!(budget.allows(1 << 20) && !budget.allows((1 << 20) + 1));
+    let machine = Machine::new(RamFile::memfd(RAM_BYTES).expect("a memfd"), MAP_ENTRIES);
+    machine.pins.wire(range(0, 128)).expect("half of the limit");
+    let error = machine.pins.wire_all(&[range(256, 64), range(512, 256)]).expect_err("past the limit");
+    assert!(matches!(error, PinError::Shortage { .. }), "{error:?}");
+    assert!(error.to_string().contains("RLIMIT_MEMLOCK is 1048576 bytes"), "{error}");
+    assert_eq!(error.status(), Status::RESOURCE_SHORTAGE);
+    assert_eq!((machine.witness.locked_pages().expect("/proc"), machine.pins.stats().wired_pages), (128, 128));
+    machine.pins.wire(range(256, 128)).expect("all of the limit");
+}
+
+#[test]
+fn wire_past_the_lock_limit_is_a_shortage_and_undone() {
+    let this = std::env::current_exe().expect("a test program");
+    let mut command = Command::new("setpriv");
+    command.args(["--inh-caps=-ipc_lock", "--bounding-set=-ipc_lock", "--"]);
+    if !LockBudget::of_this_process().expect("/proc").privileged {
+        command = Command::new("env");
+    }
+    command.args(["prlimit", "--memlock=1048576:1048576", "--"]).arg(this);
+    command.args(["--ignored", "--exact", "unprivileged_wire_past_the_lock_limit"]);
+    let output = command.output().expect("setpriv and prlimit of util-linux run");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
