@@ -63,6 +63,12 @@ impl FakeHost {
         self.state.lock().sync_failure = Some(Failure { after, error });
     }
 
+    /// Withdraws the failures that have not happened.
+    pub fn withdraw_failures(&self) {
+        let mut state = self.state.lock();
+        (state.wire_failure, state.sync_failure) = (None, None);
+    }
+
     /// Refuses wires with [`HostError::Quota`] that would wire more than `pages` pages in all.
     pub fn set_quota(&self, pages: u64) {
         self.state.lock().quota_pages = Some(pages);

@@ -147,3 +147,83 @@ impl MapEntry {
         Ok(resident)
     }
 }
+
+#[cfg(test)]
+mod test {
+    use super::super::MapState;
+    use crate::entry::{OperationId, Transition};
+    use crate::fake::FakePorts;
+    use crate::flags::WireFlags;
+    use crate::frame_runs::FrameRuns;
+    use crate::map::testing::Bed;
+    use crate::object::VmObject;
+    use crate::units::{FrameRun, PageRange, Prot};
+
+    /// Spoils a map `[0,4)0 [4,8)1U [8,12)0` that holds every invariant; returns the rule then violated.
+    fn spoiled(spoil: impl FnOnce(&mut MapState<FakePorts>, u64)) -> &'static str {
+        let bed = Bed::of(12);
+        assert_eq!(bed.wire(4, 8, WireFlags::USER), Ok(()));
+        let base = bed.machine.map.bounds().start;
+        bed.machine.map.locked(|state| spoil(state, base));
+        bed.machine.map.check().map_or_else(|violation| violation.rule, |()| "none")
+    }
+
+    #[test]
+    fn check_finds_each_spoiled_entry() {
+        let entry = |at: u64, spoil: fn(&mut crate::entry::MapEntry)| {
+            spoiled(|state, base| state.entries.get_mut(base + at).into_iter().for_each(spoil))
+        };
+        assert!(entry(0, |entry| entry.user_wired = true).starts_with("N1"));
+        assert!(entry(0, |entry| entry.transition = Some(Transition::new(OperationId(99)))).starts_with("N2"));
+        assert!(entry(4, |entry| entry.user_wired = false).starts_with("N7"));
+        assert!(entry(4, |entry| entry.wired_count = 2).starts_with("none"), "nesting does not count on pages");
+        assert!(entry(0, |entry| entry.max_prot = Prot::READ).starts_with("an entry permits no more"));
+        assert!(entry(0, |entry| entry.pages = 5).starts_with("entries are ordered"));
+        assert!(entry(8, |entry| entry.pages = 9000).starts_with("entries are ordered"));
+        assert!(entry(0, |entry| entry.pages = 0).starts_with("no entry is empty"));
+        assert!(entry(4, |entry| entry.object = None).starts_with("a wired entry has an object"));
+        assert!(entry(4, |entry| entry.object = Some(VmObject::ram())).starts_with("every page of a wired entry"));
+        assert!(entry(0, |entry| entry.offset = 4).starts_with("N5"));
+        let skipped = |entry: &mut crate::entry::MapEntry| {
+            entry.transition = Some(Transition { skipped: true, counted: true, ..Transition::new(OperationId(1)) });
+        };
+        assert!(entry(0, skipped).starts_with("a wire call does nothing"));
+        let charged = |entry: &mut crate::entry::MapEntry| {
+            entry.transition = Some(Transition { charged: true, ..Transition::new(OperationId(1)) });
+        };
+        assert!(entry(0, charged).starts_with("N7: the user-wired total"));
+        assert!(entry(4, charged).starts_with("N7: an entry is charged once"));
+    }
+
+    #[test]
+    fn check_finds_each_spoiled_page() {
+        let object = |state: &mut MapState<FakePorts>, page| {
+            state.entries.get_mut(page).map(|entry| alloc::sync::Arc::clone(entry.ensure_object())).unwrap()
+        };
+        let rule = spoiled(|state, base| {
+            object(state, base).resident().insert(0, FrameRun::new(2, 1), false);
+        });
+        assert!(rule.starts_with("no frame holds two pages"), "{rule}");
+        let rule = spoiled(|state, base| {
+            let one = PageRange::new(5, 6);
+            object(state, base).resident().unwire(one, &mut FrameRuns::new());
+        });
+        assert!(rule.starts_with("N5"), "{rule}");
+        let rule = spoiled(|state, base| {
+            object(state, base).resident().remove(PageRange::new(7, 8), |_| ());
+        });
+        assert!(rule.starts_with("every page of a wired entry"), "{rule}");
+        let rule = spoiled(|state, base| {
+            object(state, base).resident().insert(50, FrameRun::new(2000, 1), false);
+        });
+        assert!(rule.starts_with("every resident page is shown"), "{rule}");
+    }
+
+    #[test]
+    fn check_finds_a_charge_that_the_system_does_not_know() {
+        let bed = Bed::of(4);
+        assert_eq!(bed.wire(0, 4, WireFlags::USER), Ok(()));
+        bed.machine.vm.uncharge(1);
+        assert!(bed.machine.map.check().is_err_and(|violation| violation.rule.starts_with("N7: the system")));
+    }
+}

@@ -1,5 +1,9 @@
 //! A machine for tests that speaks in pages from the start of its map and checks itself after every step.
 
+mod inject;
+mod model;
+mod storm;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
