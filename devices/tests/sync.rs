@@ -11,7 +11,7 @@ use folder::{RAM_BYTES, durable_folder};
 use machine::{MAP_ENTRIES, Machine, RAM_PAGES, range};
 use wirevm_abi::{RamRange, Status};
 use wirevm_devices::durability::Durability;
-use wirevm_devices::ramfile::{PreviousEnd, RamFile, RamState};
+use wirevm_devices::ramfile::{FileSystemKind, PreviousEnd, RamFile, RamState, durable_file_system};
 use wirevm_devices::sync::{SyncConfig, SyncService, Wait};
 
 fn start(ram: &RamFile) -> SyncService {
@@ -34,7 +34,11 @@ fn dirty(machine: &Machine, range: RamRange) -> u64 {
 
 #[test]
 fn submit_makes_exactly_the_asked_pages_clean() {
-    let Some((_folder, machine)) = machine() else { return };
+    let Some((folder, machine)) = machine() else { return };
+    if durable_file_system(folder.path()).expect("checked") == FileSystemKind::BtrfsNoCow {
+        eprintln!("SKIPPED: btrfs may write the whole file for any range of it");
+        return;
+    }
     let syncs = start(&machine.ram);
     machine.store(range(0, 8), 0xaa);
     machine.store(range(500, 2), 0xbb);
