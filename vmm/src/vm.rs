@@ -38,7 +38,7 @@ fn failed(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VmError {
 }
 
 /// Pins of the interrupt controller that KVM leaves to user space; messages take numbers behind them.
-const IOAPIC_PINS: u64 = 24;
+const IOAPIC_PINS: u32 = 24;
 /// Where interrupt messages go on x86.
 const MSI_ADDRESS: u32 = 0xfee0_0000;
 
@@ -59,7 +59,11 @@ impl Vm {
         if kvm.check_extension(Cap::SetTssAddr) {
             vm.set_tss_address(0xfffb_d000).map_err(failed("set the TSS address"))?;
         }
-        let split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, args: [IOAPIC_PINS, 0, 0, 0], ..Default::default() };
+        let split = kvm_enable_cap {
+            cap: KVM_CAP_SPLIT_IRQCHIP,
+            args: [u64::from(IOAPIC_PINS), 0, 0, 0],
+            ..Default::default()
+        };
         vm.enable_cap(&split).map_err(failed("keep the local APICs in the kernel"))?;
         let (address, bytes) = ram.host_range();
         let slot = kvm_userspace_memory_region {
@@ -93,12 +97,11 @@ impl Vm {
             },
             ..Default::default()
         };
-        let first = IOAPIC_PINS as u32;
-        let entries: Vec<_> = (first..).zip(events).map(|(gsi, (_, vector))| entry(gsi, *vector)).collect();
+        let entries: Vec<_> = (IOAPIC_PINS..).zip(events).map(|(gsi, (_, vector))| entry(gsi, *vector)).collect();
         let routes = KvmIrqRouting::from_entries(&entries)
             .map_err(|_| failed("hold the interrupt routes")(kvm_ioctls::Error::new(libc::E2BIG)))?;
         self.vm.set_gsi_routing(&routes).map_err(failed("route interrupts"))?;
-        for (gsi, (event, _)) in (first..).zip(events) {
+        for (gsi, (event, _)) in (IOAPIC_PINS..).zip(events) {
             self.vm.register_irqfd(event, gsi).map_err(failed("bind an event to an interrupt"))?;
         }
         Ok(())

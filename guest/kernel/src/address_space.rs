@@ -18,7 +18,7 @@ const fn root_index(address: u64) -> u64 {
 }
 
 fn table_entry(frame: Frame) -> u64 {
-    RAM_BASE + frame.0 * PAGE_SIZE | PRESENT | WRITABLE
+    (RAM_BASE + frame.0 * PAGE_SIZE) | PRESENT | WRITABLE
 }
 
 /// Builds a root table whose upper half is the kernel's and whose lower half is empty.
@@ -52,9 +52,9 @@ pub fn build(info: &BootInfo, frames: &'static KernelFrames) -> Frame {
                 write_table(directory.0, slot, entry);
             }
             let table = ((entry & !NO_EXECUTE) - RAM_BASE) / PAGE_SIZE;
-            let table_end = (slot + 1 << 21) + IMAGE_BASE;
+            let table_end = ((slot + 1) << 21) + IMAGE_BASE;
             while page < end.min(table_end) {
-                write_table(table, page / PAGE_SIZE % 512, page - IMAGE_BASE + RAM_BASE | flags);
+                write_table(table, page / PAGE_SIZE % 512, (page - IMAGE_BASE + RAM_BASE) | flags);
                 page += PAGE_SIZE;
             }
         }

@@ -14,6 +14,10 @@ extern crate alloc;
 #[cfg(any(guest_image, test))]
 mod page_table;
 
+#[cfg(test)]
+#[path = "arch/strings.rs"]
+mod strings;
+
 #[cfg(guest_image)]
 mod address_space;
 #[cfg(guest_image)]

@@ -118,7 +118,9 @@ impl<M: TableMemory> PageTables<M> {
         let mut rest = all;
         let mut frame = run.first;
         while !rest.is_empty() {
-            let large = rest.start % LARGE_PAGES == 0 && frame % LARGE_PAGES == 0 && rest.len() >= LARGE_PAGES;
+            let large = rest.start.is_multiple_of(LARGE_PAGES)
+                && frame.is_multiple_of(LARGE_PAGES)
+                && rest.len() >= LARGE_PAGES;
             let part = if large { PageRange::new(rest.start, rest.start + LARGE_PAGES) } else { in_one_table(rest) };
             let entered =
                 if large { self.enter_large(part.start, frame, prot) } else { self.enter_small(part, frame, prot) };
@@ -279,7 +281,7 @@ impl<M: TableMemory> PageTables<M> {
     }
 
     fn split_at(&mut self, page: u64) -> Result<(), OutOfFrames> {
-        if page % LARGE_PAGES == 0 {
+        if page.is_multiple_of(LARGE_PAGES) {
             return Ok(());
         }
         let Ok(directory) = self.find_table(page, 1) else { return Ok(()) };

@@ -9,7 +9,6 @@ use crate::mem::SharedWords;
 const HEAD: usize = (ring::HEAD_OFFSET / 8) as usize;
 const TAIL: usize = (ring::TAIL_OFFSET / 8) as usize;
 
-#[expect(clippy::cast_possible_truncation, reason = "an offset inside a ring of nine pages")]
 const fn place(count: u64) -> usize {
     (ring::word_offset(count) / 8) as usize
 }

@@ -70,7 +70,7 @@ fn zero_runs(ram_pages: u64, reserved: u64, fresh: bool) -> [PageRun; wirevm_abi
 
 /// The image's zero-initialised part, the rings and the tables count on zero pages; an older file holds anything.
 fn clear_reserved(ram: &GuestRam, layout: &BootLayout) -> Result<(), ImageError> {
-    let zero = vec![0; PAGE_SIZE as usize];
+    let zero = [0; 4096];
     for page in 0..layout.reserved_pages() {
         write_before_boot(ram, RAM_BASE + page * PAGE_SIZE, &zero).map_err(ImageError::Place)?;
     }

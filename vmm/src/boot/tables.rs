@@ -27,14 +27,17 @@ const fn index(address: u64, level: u32) -> usize {
 }
 
 const fn table_at(page: u64) -> u64 {
-    RAM_BASE + page * PAGE_SIZE | PRESENT | WRITABLE
+    (RAM_BASE + page * PAGE_SIZE) | PRESENT | WRITABLE
 }
 
 /// A directory of 2 MiB pages for RAM from `offset` bytes on.
 fn directory(offset: u64, ram_bytes: u64) -> Table {
     let mut table = [0; 512];
-    for (slot, start) in table.iter_mut().zip((offset..ram_bytes).step_by(LARGE_PAGE_SIZE as usize)) {
-        *slot = RAM_BASE + start | PRESENT | WRITABLE | LARGE;
+    for (slot, number) in table.iter_mut().zip(0..) {
+        let start = offset + number * LARGE_PAGE_SIZE;
+        if start < ram_bytes {
+            *slot = (RAM_BASE + start) | PRESENT | WRITABLE | LARGE;
+        }
     }
     table
 }

@@ -4,6 +4,7 @@ mod access;
 mod apic;
 mod cpu;
 mod descriptors;
+mod strings;
 mod trap;
 
 pub use access::{compare, copy};
