@@ -20,8 +20,8 @@ pub(crate) struct Script {
     pub(crate) unhealthy: Option<i32>,
     /// Looks at the file's health so far.
     pub(crate) looks: usize,
-    /// While set, flushes and starts wait after they were recorded.
-    pub(crate) held: bool,
+    /// While set, flushes and starts of runs from this page on wait after they were recorded.
+    pub(crate) held_from: Option<u64>,
     /// While set, a flush panics.
     pub(crate) panics: bool,
 }
@@ -56,10 +56,11 @@ impl ScriptedFlush {
         SyncWorker { flush: Box::new(self.clone()), health: Box::new(self.clone()) }
     }
 
-    fn ask(&self, record: impl FnOnce(&mut Script)) -> io::Result<()> {
+    fn ask(&self, run: PageRun, record: impl FnOnce(&mut Script)) -> io::Result<()> {
+        let held = |script: &mut Script| script.held_from.is_some_and(|first| run.first() >= first);
         self.with(record);
         let script = self.script.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut script = self.script.1.wait_while(script, |script| script.held).unwrap_or_else(PoisonError::into_inner);
+        let mut script = self.script.1.wait_while(script, held).unwrap_or_else(PoisonError::into_inner);
         assert!(!script.panics, "the script says so");
         match script.fail {
             Some((0, errno)) => {
@@ -77,11 +78,11 @@ impl ScriptedFlush {
 
 impl FlushBackend for ScriptedFlush {
     fn flush(&mut self, run: PageRun) -> io::Result<()> {
-        self.ask(|script| script.flushed.push(run))
+        self.ask(run, |script| script.flushed.push(run))
     }
 
     fn start(&mut self, run: PageRun) -> io::Result<()> {
-        self.ask(|script| script.started.push(run))
+        self.ask(run, |script| script.started.push(run))
     }
 }
 

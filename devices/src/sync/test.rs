@@ -87,24 +87,25 @@ fn submit_error_found_by_the_look_after_it_poisons_the_answer() {
 #[test]
 fn submit_waiting_while_another_request_fails_is_never_answered_ok_after_it() {
     let (storage, syncs, _latched) = service(2, 4, NEVER);
-    storage.with(|script| script.held = true);
+    storage.with(|script| script.held_from = Some(0));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| syncs.submit(&[range(0, 1), range(2, 1)], Wait::Wait));
         let second = scope.spawn(|| syncs.submit(&[range(8, 1), range(10, 1)], Wait::Wait));
         storage.wait_until(|script| script.flushed.len() == 2);
-        storage.with(|script| (script.fail, script.held) = (Some((0, libc::EIO)), false));
-        let mut answers = [first.join().expect("no panic"), second.join().expect("no panic")];
-        answers.sort_by_key(|answer| answer.first().map(|status| status.bits()));
-        assert_eq!(answers[0], [Status::IO_ERROR, Status::POISONED]);
-        assert!(!answers[1].contains(&Status::IO_ERROR), "{answers:?}");
+        storage.with(|script| (script.fail, script.held_from) = (Some((0, libc::EIO)), Some(8)));
+        assert_eq!(first.join().expect("no panic"), [Status::IO_ERROR, Status::POISONED]);
+        // The second one's system call began before the error and ends well after it.
+        storage.with(|script| script.held_from = None);
+        assert_eq!(second.join().expect("no panic"), [Status::POISONED; 2]);
     });
+    assert_eq!(storage.with(|script| script.flushed.len()), 2, "nothing is asked for after an error");
     assert_eq!(syncs.latched().map(|error| error.errno), Some(libc::EIO));
 }
 
 #[test]
 fn submit_full_queue_is_busy_and_requests_are_not_merged_with_one_another() {
     let (storage, syncs, _latched) = service(1, 1, NEVER);
-    storage.with(|script| script.held = true);
+    storage.with(|script| script.held_from = Some(0));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| syncs.submit(&[range(5, 1)], Wait::Wait));
         storage.wait_until(|script| script.flushed.len() == 1);
@@ -114,7 +115,7 @@ fn submit_full_queue_is_busy_and_requests_are_not_merged_with_one_another() {
         }
         assert_eq!(syncs.submit(&[range(5, 1), range(9, 1)], Wait::Wait), [Status::BUSY; 2]);
         assert_eq!(syncs.submit(&[range(5, 1)], Wait::NoWait), [Status::BUSY]);
-        storage.with(|script| script.held = false);
+        storage.with(|script| script.held_from = None);
         assert_eq!(first.join().expect("no panic"), [Status::OK]);
         assert_eq!(second.join().expect("no panic"), [Status::OK]);
     });
@@ -167,7 +168,7 @@ fn submit_range_of_another_ram_is_refused_alone() {
 #[test]
 fn drop_is_prompt_and_does_not_begin_what_nobody_waits_for() {
     let (storage, syncs, _latched) = service(1, 4, NEVER);
-    storage.with(|script| script.held = true);
+    storage.with(|script| script.held_from = Some(0));
     for page in 0..4 {
         assert_eq!(syncs.submit(&[range(page * 2, 1)], Wait::NoWait), [Status::PENDING]);
     }
@@ -176,7 +177,7 @@ fn drop_is_prompt_and_does_not_begin_what_nobody_waits_for() {
     std::thread::scope(|scope| {
         let ending = scope.spawn(|| drop(syncs));
         std::thread::sleep(Duration::from_millis(200));
-        storage.with(|script| script.held = false);
+        storage.with(|script| script.held_from = None);
         ending.join().expect("no panic");
     });
     assert!(began.elapsed() < Duration::from_secs(10), "the health poll sleeps for an hour");
