@@ -208,6 +208,7 @@ pub struct Machine {
     pins: Arc<PinService>,
     syncs: Arc<SyncService>,
     ram: Arc<RamFile>,
+    ram_pages: u64,
     // The VM goes before the memory that it was given: fields are dropped in this order.
     _vm: Vm,
     _memory: Arc<GuestRam>,
@@ -301,6 +302,7 @@ impl Machine {
             events: None,
             pins,
             syncs,
+            ram_pages: ram.pages(),
             ram,
             _vm: vm,
             _memory: memory,
@@ -353,6 +355,12 @@ impl Machine {
     #[must_use]
     pub const fn witness(&self) -> &Witness {
         &self.witness
+    }
+
+    /// Returns the number of pages of guest RAM.
+    #[must_use]
+    pub const fn ram_pages(&self) -> u64 {
+        self.ram_pages
     }
 
     /// Returns the pin service.
