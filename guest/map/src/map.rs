@@ -47,6 +47,7 @@ pub struct VmMap<P: Ports> {
 
 /// What a map's lock guards.
 struct MapState<P: Ports> {
+    bounds: PageRange,
     entries: RunMap<MapEntry>,
     pmap: P::Pmap,
     /// How often the lock was taken to change the entries.
@@ -71,6 +72,7 @@ impl<P: Ports> VmMap<P> {
     /// Creates an empty map of the virtual pages `pages`, whose mappings go into `pmap`.
     pub fn new(vm: Arc<Vm<P>>, pages: PageRange, pmap: P::Pmap) -> Self {
         let state = MapState {
+            bounds: pages,
             entries: RunMap::new(),
             pmap,
             timestamp: 0,

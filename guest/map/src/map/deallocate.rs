@@ -172,10 +172,12 @@ impl<P: Ports> MapState<P> {
 
 #[cfg(test)]
 mod test {
-    use crate::fake::{Executor, HostCall, block_on};
+    use crate::fake::{Executor, FakeConfig, HostCall, block_on};
     use crate::flags::{SyncFlags, WireFlags};
     use crate::kern_return::KernReturn;
     use crate::map::testing::Bed;
+    use crate::ports::Pmap;
+    use crate::units::{FrameRun, PageRange, Prot};
 
     const USER: WireFlags = WireFlags::USER;
     const SYSTEM: WireFlags = WireFlags::SYSTEM;
@@ -264,6 +266,26 @@ mod test {
         assert_eq!(bed.read(500), Ok(3));
         assert_eq!(bed.msync(496, 600, SyncFlags::SYNCHRONOUS), Ok(()));
         assert_eq!((bed.stable(500), bed.wired_by_host()), (Some(3), 502));
+    }
+
+    #[test]
+    fn deallocate_without_a_table_leaves_mappings_outside_the_map_alone() {
+        let bed = Bed::with(FakeConfig { map_pages: PageRange::new(500, 1100), ..FakeConfig::default() });
+        bed.allocate(0, 600);
+        assert_eq!(bed.wire(0, 600, USER), Ok(()));
+        let foreign = FrameRun::new(4000, 1);
+        bed.machine.map.with_pmap(|pmap| {
+            assert_eq!(pmap.enter(499, foreign, Prot::READ), Ok(()));
+            assert_eq!(pmap.enter(1100, foreign, Prot::READ), Ok(()));
+            pmap.limit_tables(Some(0));
+        });
+        for (start, end) in [(5, 20), (520, 530)] {
+            let size = (end - start) << 12;
+            assert_eq!(block_on(bed.machine.map.deallocate(bed.at(start), size)), Ok(()));
+        }
+        let mapped = |page| bed.machine.map.with_pmap(|pmap| pmap.translation(page).is_some());
+        assert!(mapped(499) && mapped(1100));
+        assert!(!mapped(505) && !mapped(512) && !mapped(1023));
     }
 
     #[test]

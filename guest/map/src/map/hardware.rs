@@ -15,14 +15,16 @@ impl<P: Ports> MapState<P> {
     /// Where a 2 MiB mapping reaches over an end of `pages` and no frame is left to split it with, the
     /// whole of it goes: its other pages are entered again by the next fault on them.
     pub(super) fn unmap(&mut self, pages: PageRange) {
-        let Self { entries, pmap, .. } = self;
+        let Self { entries, pmap, bounds, .. } = self;
         let mut fold = |dirty| fold_dirty(entries, dirty);
         if pmap.remove(pages, &mut fold).is_err() {
-            let whole = PageRange::new(
+            let blocks = PageRange::new(
                 pages.start - pages.start % BLOCK_PAGES,
                 pages.end.checked_next_multiple_of(BLOCK_PAGES).unwrap_or(pages.end),
             );
-            let unsplit = pmap.remove(whole, &mut fold);
+            // A block that reaches over the map's own end holds no 2 MiB mapping of the map, and what else it
+            // maps is not the map's.
+            let unsplit = pmap.remove(blocks.intersection(*bounds), &mut fold);
             assert!(matches!(unsplit, Ok(())), "whole 2 MiB blocks are unmapped without a split");
         }
     }

@@ -151,6 +151,20 @@ fn w_06_wire_of_fresh_memory_uses_2_mib_runs_and_mappings() {
 }
 
 #[test]
+fn w_06_wire_of_a_fresh_gibibyte_is_one_run_for_object_and_host() {
+    const GIBIBYTE: u64 = 1 << 18;
+    let bed = Bed::with(FakeConfig {
+        frame_pages: GIBIBYTE,
+        map_pages: PageRange::new(0, GIBIBYTE),
+        user_wire_limit_pages: GIBIBYTE,
+    });
+    bed.allocate(0, GIBIBYTE);
+    assert_eq!(block_on(bed.machine.map.wire(0, GIBIBYTE << 12, USER)), Ok(()));
+    assert_eq!(bed.machine.map.stats().extents, 1);
+    assert_eq!(bed.host().take_log(), [HostCall::Wire([FrameRun::new(0, GIBIBYTE)].to_vec())]);
+}
+
+#[test]
 fn w_07_system_wire_nests_by_count_and_asks_the_host_once() {
     let bed = Bed::of(4);
     for _ in 0..3 {
