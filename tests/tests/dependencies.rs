@@ -39,15 +39,23 @@ fn workspace_has_only_allowed_edges() {
     assert!(edges.len() >= 10, "the workspace's own edges are not found: {edges:?}");
     assert_eq!(forbidden(&edges), Vec::<&(String, String)>::new());
     for name in names {
-        assert!(name == "wirevm-tests" || ALLOWED.iter().any(|(known, _)| *known == name), "{name} is not in the table");
+        assert!(
+            name == "wirevm-tests" || ALLOWED.iter().any(|(known, _)| *known == name),
+            "{name} is not in the table"
+        );
     }
 }
 
 #[test]
 fn forbidden_edges_are_found() {
     let edge = |from: &str, to: &str| (from.to_owned(), to.to_owned());
-    for bad in [edge("wirevm-map", "wirevm-abi"), edge("wirevm-vmm", "wirevm-map"), edge("wirevm-devices", "wirevm-vmm")] {
+    for bad in
+        [edge("wirevm-map", "wirevm-abi"), edge("wirevm-vmm", "wirevm-map"), edge("wirevm-devices", "wirevm-vmm")]
+    {
         assert_eq!(forbidden(std::slice::from_ref(&bad)), [&bad]);
     }
-    assert_eq!(forbidden(&[edge("wirevm", "wirevm-map"), edge("wirevm-tests", "wirevm-map")]), Vec::<&(String, String)>::new());
+    assert_eq!(
+        forbidden(&[edge("wirevm", "wirevm-map"), edge("wirevm-tests", "wirevm-map")]),
+        Vec::<&(String, String)>::new()
+    );
 }

@@ -1,0 +1,154 @@
+//! The `wirevm` binary under test.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longest time that a test lets the binary run.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A command line of `wirevm`.
+#[derive(Debug)]
+pub struct Wirevm {
+    command: Command,
+    input: Vec<u8>,
+}
+
+/// How a command line ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Returns the path of the binary, built by the cargo that built the tests and with the same settings, once a process.
+///
+/// # Panics
+/// When it does not build.
+#[must_use]
+pub fn path() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let test = env::current_exe().expect("the test's own path");
+        let folder = test.ancestors().nth(2).expect("target/profile/deps/test");
+        let target = folder.parent().expect("target/profile");
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--package", "wirevm", "--bin", "wirevm", "--target-dir"]).arg(target);
+        if folder.file_name() == Some(OsStr::new("release")) {
+            cargo.arg("--release");
+        }
+        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        assert!(cargo.status().expect("cargo").success(), "wirevm does not build");
+        folder.join("wirevm")
+    })
+    .clone()
+}
+
+impl Wirevm {
+    /// Starts a command line.
+    #[must_use]
+    pub fn new<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        let mut command = Command::new(path());
+        command.args(arguments).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+        Self { command, input: Vec::new() }
+    }
+
+    /// Gives standard input.
+    #[must_use]
+    pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = input.into();
+        self
+    }
+
+    /// Changes the command before it runs.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Command)) -> Self {
+        change(&mut self.command);
+        self
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Panics
+    /// When the binary cannot be started or runs longer than two minutes.
+    #[must_use]
+    pub fn run(mut self) -> Finished {
+        let start = Instant::now();
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().expect("wirevm starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let input = self.input;
+        let writer = std::thread::spawn(move || {
+            if stdin.write_all(&input).is_err() {
+                // The binary may end without reading its input.
+            }
+        });
+        let id = child.id();
+        let watch = std::thread::spawn(move || child.wait_with_output());
+        while !watch.is_finished() {
+            if start.elapsed() > LIMIT {
+                drop(Command::new("kill").args(["-KILL", &id.to_string()]).status());
+                panic!("wirevm ran longer than {} s", LIMIT.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let output = watch.join().expect("the waiting thread").expect("wirevm's output");
+        writer.join().expect("the writing thread");
+        Finished {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("text on standard output"),
+            stderr: String::from_utf8(output.stderr).expect("text on standard error"),
+            elapsed: start.elapsed(),
+        }
+    }
+}
+
+impl Finished {
+    /// Checks the exit code.
+    ///
+    /// # Panics
+    /// With all output, when it is another.
+    #[must_use]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Checks that the run failed as a user error should: its code, one clear sentence that holds each of `parts`, no panic
+    /// and no backtrace.
+    ///
+    /// # Panics
+    /// With all output, when something is missing.
+    pub fn expect_error(self, code: i32, parts: &[&str]) {
+        let finished = self.expect_code(code);
+        let errors: Vec<&str> = finished.stderr.lines().filter(|line| line.starts_with("wirevm: error:")).collect();
+        assert_eq!(errors.len(), 1, "one error line is expected on standard error:\n{}", finished.stderr);
+        for part in parts {
+            assert!(errors.iter().any(|line| line.contains(part)), "{part:?} is missing in {errors:?}");
+        }
+        for bad in ["panicked", "RUST_BACKTRACE", "stack backtrace"] {
+            assert!(!finished.stderr.contains(bad), "{bad} in:\n{}", finished.stderr);
+        }
+    }
+
+    /// Parses standard output as one JSON document.
+    ///
+    /// # Panics
+    /// With the output, when it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}:\n{}", self.stdout))
+    }
+}

@@ -1,0 +1,60 @@
+//! What a test needs of its host.
+
+use std::path::PathBuf;
+
+use wirevm_devices::ramfile::durable_file_system;
+
+/// Something that a host may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A KVM that this user may use.
+    Kvm,
+    /// Root.
+    Root,
+    /// A folder for RAM files on a file system that keeps what is synced.
+    Durable,
+    /// A tmpfs at `/dev/shm`.
+    Tmpfs,
+}
+
+impl Need {
+    /// Returns why the host cannot serve, if it cannot.
+    #[must_use]
+    pub fn lacking(self) -> Option<String> {
+        match self {
+            Self::Kvm => wirevm_vmm::kvm::open().err().map(|error| error.to_string()),
+            Self::Root => {
+                let root =
+                    procfs::process::Process::myself().and_then(|process| process.uid()).is_ok_and(|uid| uid == 0);
+                (!root).then(|| "not root".to_owned())
+            }
+            Self::Durable => durable_file_system(&scratch()).err().map(|error| error.to_string()),
+            Self::Tmpfs => {
+                let tmpfs = PathBuf::from("/dev/shm");
+                let durable = durable_file_system(&tmpfs);
+                (!tmpfs.is_dir() || durable.is_ok()).then(|| "no tmpfs at /dev/shm".to_owned())
+            }
+        }
+    }
+}
+
+/// Returns a folder for files of tests: inside the target folder, which is on a disk where the checkout is.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn scratch() -> PathBuf {
+    let executable = std::env::current_exe().expect("the test's own path");
+    let folder = executable.ancestors().nth(2).expect("target/profile/deps/test").join("wirevm-tests");
+    std::fs::create_dir_all(&folder).expect("a folder for the tests' files");
+    folder
+}
+
+/// Returns a fresh folder inside [`scratch`] that is removed when dropped.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn scratch_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in(scratch()).expect("a folder for one test's files")
+}

@@ -1,0 +1,187 @@
+//! What a guest can do to its host by saying wrong things: nothing. Each wrong call gets its status, in a real machine.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
+use wirevm_abi::{Status, VERSION, op};
+use wirevm_devices::ramfile::RamFile;
+use wirevm_tests::image::{CallAnswer, answers, call_page, caller};
+use wirevm_tests::{Case, Need, Suite};
+use wirevm_vmm::{Machine, MachineConfig, Outcome, StorageErrorPolicy};
+use zerocopy::FromZeros;
+
+const RAM_BYTES: u64 = 8 << 20;
+const RAM_PAGES: u64 = RAM_BYTES / 4096;
+const QUOTA: u64 = 64;
+/// A page far from what the guest itself uses.
+const PAGE: u64 = 1024;
+
+#[derive(Clone, Default)]
+struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("lock").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs a guest that makes those calls; returns its answers, how it ended, and the pages that are still locked then.
+fn calls(pages: &[CallPage]) -> (Vec<CallAnswer>, Outcome, u64) {
+    let console = Console::default();
+    let config = MachineConfig {
+        wire_quota_pages: QUOTA,
+        time_limit: Some(Duration::from_secs(60)),
+        on_storage_error: StorageErrorPolicy::Stop,
+        guest_log_level: 0,
+        console: Box::new(console.clone()),
+        keyboard: false,
+    };
+    let ram = RamFile::memfd(RAM_BYTES).expect("a memfd");
+    let machine = Machine::start(config, ram, &caller(pages)).expect("a machine");
+    drop(machine.wait());
+    let locked = machine.witness().locked_pages().expect("the witness");
+    assert_eq!(locked, machine.pins().stats().wired_pages, "the ledger and the kernel disagree");
+    let outcome = machine.finish().expect("an outcome");
+    let written = console.0.lock().expect("lock").clone();
+    (answers(&written), outcome, locked)
+}
+
+fn hello() -> CallPage {
+    call_page(&[CallEntry::new(op::HELLO, 0, [VERSION, 0, 0])])
+}
+
+fn one(entry: CallEntry) -> CallPage {
+    call_page(&[entry])
+}
+
+/// Runs `entry` after a hello and checks its status; nothing may be wired by it.
+fn refused(entry: CallEntry, status: Status) {
+    let (answers, outcome, locked) = calls(&[hello(), one(entry)]);
+    assert!(matches!(outcome, Outcome::Crashed(_)), "{outcome}");
+    assert_eq!(answers[0].entries[0].status(), Status::OK);
+    assert_eq!(answers[1].header.status(), Status::OK);
+    assert_eq!(answers[1].entries[0].status(), status, "{entry:?}");
+    assert_eq!(locked, 0);
+}
+
+const CASES: &[Case] = &[
+    ("doorbell_before_hello_is_invalid_address_and_touches_nothing", &[Need::Kvm], || {
+        let wire = one(CallEntry::new(op::WIRE, 0, [PAGE, 1, 0]));
+        let (answers, _, locked) = calls(&[wire, CallPage::new_zeroed(), hello(), wire]);
+        for answer in &answers[..2] {
+            assert_eq!(answer.doorbell, u64::from(Status::INVALID_ADDRESS.bits()));
+        }
+        assert_eq!(answers[0].header.status(), Status::NOT_DONE);
+        assert_eq!(answers[0].entries[0].status(), Status::NOT_DONE);
+        assert_eq!(answers[2].doorbell, u64::from(Status::OK.bits()));
+        assert_eq!(answers[3].entries[0].status(), Status::OK);
+        assert_eq!(locked, 1);
+    }),
+    ("hello_tells_version_features_and_quota", &[Need::Kvm], || {
+        let (answers, _, _) = calls(&[hello()]);
+        // A memfd has no stable storage behind it, so no feature bit is set.
+        assert_eq!(answers[0].entries[0].words, [VERSION, 0, QUOTA]);
+    }),
+    ("hello_of_another_version_is_unsupported_and_opens_nothing", &[Need::Kvm], || {
+        let other = one(CallEntry::new(op::HELLO, 0, [VERSION + 1, 0, 0]));
+        let wire = one(CallEntry::new(op::WIRE, 0, [PAGE, 1, 0]));
+        let (answers, _, locked) = calls(&[other, wire]);
+        assert_eq!(answers[0].entries[0].status(), Status::UNSUPPORTED);
+        assert_eq!(answers[0].entries[0].words[0], VERSION);
+        assert_eq!(answers[1].doorbell, u64::from(Status::INVALID_ADDRESS.bits()));
+        assert_eq!(locked, 0);
+    }),
+    ("header_of_another_version_is_unsupported_as_a_whole", &[Need::Kvm], || {
+        let mut page = one(CallEntry::new(op::WIRE, 0, [PAGE, 1, 0]));
+        page.header.control = (VERSION + 1) | 1 << 32;
+        let (answers, _, locked) = calls(&[hello(), page]);
+        assert_eq!(answers[1].header.status(), Status::UNSUPPORTED);
+        assert_eq!(answers[1].entries[0].status(), Status::NOT_DONE);
+        assert_eq!(locked, 0);
+    }),
+    ("127_entries_and_none_are_invalid_as_a_whole", &[Need::Kvm], || {
+        let mut pages = vec![hello()];
+        for count in [0, MAX_ENTRIES as u64 + 1, u64::from(u32::MAX)] {
+            let mut page = one(CallEntry::new(op::WIRE, 0, [PAGE, 1, 0]));
+            page.header = CallHeader { control: VERSION | count << 32, ..page.header };
+            pages.push(page);
+        }
+        let (answers, _, locked) = calls(&pages);
+        for answer in &answers[1..] {
+            assert_eq!(answer.header.status(), Status::INVALID_ARGUMENT);
+            assert_eq!(answer.entries[0].status(), Status::NOT_DONE);
+        }
+        assert_eq!(locked, 0);
+    }),
+    ("count_zero_is_invalid_argument", &[Need::Kvm], || {
+        refused(CallEntry::new(op::WIRE, 0, [PAGE, 0, 0]), Status::INVALID_ARGUMENT);
+    }),
+    ("page_past_ram_is_invalid_address", &[Need::Kvm], || {
+        refused(CallEntry::new(op::WIRE, 0, [RAM_PAGES, 1, 0]), Status::INVALID_ADDRESS);
+    }),
+    ("range_that_ends_past_ram_is_invalid_address", &[Need::Kvm], || {
+        refused(CallEntry::new(op::WIRE, 0, [RAM_PAGES - 1, 2, 0]), Status::INVALID_ADDRESS);
+    }),
+    ("range_that_wraps_around_is_invalid_address", &[Need::Kvm], || {
+        refused(CallEntry::new(op::UNWIRE, 0, [u64::MAX, 2, 0]), Status::INVALID_ADDRESS);
+    }),
+    ("unknown_operation_is_unsupported", &[Need::Kvm], || {
+        refused(CallEntry::new(0xffff, u32::MAX, [u64::MAX; 3]), Status::UNSUPPORTED);
+    }),
+    ("unwire_of_what_is_not_wired_is_invalid_argument", &[Need::Kvm], || {
+        refused(CallEntry::new(op::UNWIRE, 0, [PAGE, 1, 0]), Status::INVALID_ARGUMENT);
+    }),
+    ("wire_beyond_the_quota_is_quota_and_locks_nothing", &[Need::Kvm], || {
+        refused(CallEntry::new(op::WIRE, 0, [PAGE, QUOTA + 1, 0]), Status::QUOTA);
+    }),
+    ("sync_without_stable_storage_is_unsupported", &[Need::Kvm], || {
+        refused(CallEntry::new(op::SYNC, op::SYNC_WAIT, [PAGE, 1, 0]), Status::UNSUPPORTED);
+    }),
+    ("a_batch_is_carried_out_in_order_and_each_entry_has_its_own_status", &[Need::Kvm], || {
+        let entries = [
+            CallEntry::new(op::WIRE, 0, [PAGE, 8, 0]),
+            CallEntry::new(op::WIRE, 0, [PAGE + 4, 8, 0]),
+            CallEntry::new(op::WIRE, 0, [PAGE, 0, 0]),
+            CallEntry::new(op::UNWIRE, 0, [PAGE, 8, 0]),
+            CallEntry::new(op::UNWIRE, 0, [PAGE, 1, 0]),
+        ];
+        let (answers, _, locked) = calls(&[hello(), call_page(&entries)]);
+        let statuses: Vec<Status> = answers[1].entries[..5].iter().map(CallEntry::status).collect();
+        let (ok, invalid) = (Status::OK, Status::INVALID_ARGUMENT);
+        assert_eq!(statuses, [ok, ok, invalid, ok, invalid]);
+        assert_eq!(locked, 8);
+    }),
+    ("what_a_guest_leaves_wired_is_released_with_it", &[Need::Kvm], || {
+        let before = locked_by_this_process();
+        let (_, _, locked) = calls(&[hello(), one(CallEntry::new(op::WIRE, 0, [PAGE, QUOTA, 0]))]);
+        assert_eq!(locked, QUOTA);
+        // Other tests of this process lock pages of their own meanwhile; none of them holds as many for long.
+        let start = std::time::Instant::now();
+        while locked_by_this_process() > before && start.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(locked_by_this_process() <= before, "pages stay locked");
+    }),
+    ("exit_ends_the_machine_with_its_code_and_nothing_after_it_happens", &[Need::Kvm], || {
+        let entries = [CallEntry::new(op::EXIT, 0, [7, 0, 0]), CallEntry::new(op::WIRE, 0, [PAGE, 1, 0])];
+        let (answers, outcome, locked) = calls(&[hello(), call_page(&entries), hello()]);
+        assert!(matches!(outcome, Outcome::Exit { code: 7 }), "{outcome}");
+        assert_eq!((answers.len(), locked), (1, 0));
+    }),
+];
+
+fn locked_by_this_process() -> u64 {
+    let status = procfs::process::Process::myself().and_then(|process| process.status()).expect("/proc/self/status");
+    status.vmlck.unwrap_or(0)
+}
+
+fn main() -> ExitCode {
+    Suite::new().cases(CASES).run()
+}
