@@ -6,13 +6,13 @@ mod deallocate;
 mod fault;
 mod hardware;
 mod msync;
-mod populate;
 mod protect;
 mod query;
 #[cfg(test)]
 mod testing;
 mod transition;
 mod unwire;
+mod window;
 mod wire;
 
 use alloc::sync::Arc;

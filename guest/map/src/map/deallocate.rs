@@ -90,8 +90,10 @@ impl<P: Ports> VmMap<P> {
                 }
                 return Step::Done((PageRange::new(range.start, first), last));
             }
-            state.entries.split(first);
-            state.entries.split(range.end);
+            if start < first || start + entry.pages > range.end {
+                state.entries.split(first);
+                state.entries.split(range.end);
+            }
             let Some(entry) = state.entries.get_mut(first) else { break };
             entry.transition = Some(Transition::new(owner));
             if entry.wired_count > 0 {

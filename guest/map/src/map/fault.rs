@@ -1,11 +1,12 @@
 //! Page faults.
 
 use super::hardware::BLOCK_PAGES;
+use super::window::Window;
 use super::{MapState, Step, VmMap};
+use crate::entry::MapEntry;
 use crate::kern_return::KernReturn;
-use crate::object::Pager;
-use crate::ports::{Frames, OutOfFrames, Pmap, Ports};
-use crate::units::{FrameRun, PAGE_SHIFT, PageRange, Prot};
+use crate::ports::{OutOfFrames, Ports};
+use crate::units::{PAGE_SHIFT, PageRange, Prot};
 use crate::vm::Vm;
 use crate::wait::Wait;
 
@@ -37,10 +38,11 @@ impl<P: Ports> VmMap<P> {
     }
 
     fn fault_step(&self, state: &mut MapState<P>, page: u64, access: Prot) -> Step<Wait<'_>, Result<(), KernReturn>> {
-        let Some((start, _)) = state.entries.containing(page) else {
+        let MapState { entries, pmap, .. } = state;
+        let Some((start, _)) = entries.containing(page) else {
             return Step::Done(Err(KernReturn::InvalidAddress));
         };
-        let Some(entry) = state.entries.get_mut(start) else {
+        let Some(entry) = entries.get_mut(start) else {
             return Step::Done(Err(KernReturn::InvalidAddress));
         };
         // The mark comes first: what the entry permits may be about to change (row T-08).
@@ -50,37 +52,34 @@ impl<P: Ports> VmMap<P> {
         if entry.prot.is_none() || !entry.prot.contains(access) {
             return Step::Done(Err(KernReturn::ProtectionFailure));
         }
-        Step::Done(state.resolve(&self.vm, start, page).map_err(|OutOfFrames| KernReturn::ResourceShortage))
+        let resolved = resolve(&self.vm, pmap, entry, start, page);
+        Step::Done(resolved.map_err(|OutOfFrames| KernReturn::ResourceShortage))
     }
 }
 
-impl<P: Ports> MapState<P> {
-    /// Maps `page` of the entry that starts with `start`.
-    fn resolve(&mut self, vm: &Vm<P>, start: u64, page: u64) -> Result<(), OutOfFrames> {
-        let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
-        let index = page - start + entry.offset;
-        let whole = PageRange::new(start, start + entry.pages);
-        let indices = entry.object_range(start, whole);
-        let prot = entry.prot;
-        let object = entry.ensure_object();
-        let mut resident = object.resident();
-        let Some((first, extent)) = resident.containing(index) else {
-            let fresh = match object.pager() {
-                Pager::Ram => vm.frames().allocate(1)?,
-            };
-            resident.insert(index, fresh.run, fresh.dirty);
-            drop(resident);
-            // Neighbours are left alone: entering them again and again would cost the square of their number.
-            return self.pmap.enter(page, FrameRun::new(fresh.run.first, 1), prot);
-        };
-        let extent = PageRange::new(first, first + extent.frames.pages).intersection(indices);
-        drop(resident);
-        let near = PageRange::new(extent.start - indices.start + start, extent.end - indices.start + start);
-        let block = page - page % BLOCK_PAGES;
-        let near = near.intersection(PageRange::new(block, block.saturating_add(BLOCK_PAGES)));
-        self.collect_dirty(near);
-        self.enter_resident(near)
-    }
+/// Maps `page` of the entry that starts with `start`.
+fn resolve<P: Ports>(
+    vm: &Vm<P>,
+    pmap: &mut P::Pmap,
+    entry: &mut MapEntry,
+    start: u64,
+    page: u64,
+) -> Result<(), OutOfFrames> {
+    let window = Window::on_all(entry, start);
+    let mut resident = window.resident();
+    let this = window.narrowed(PageRange::new(page, page + 1));
+    let Some((first, extent)) = resident.containing(this.indices.start) else {
+        this.populate(vm, &mut resident)?;
+        // Neighbours are left alone: entering them again and again would cost the square of their number.
+        return this.enter(pmap, &resident);
+    };
+    let near = PageRange::new(first, first + extent.frames.pages).intersection(window.indices);
+    let page_of = |index| index - window.indices.start + start;
+    let block = page - page % BLOCK_PAGES;
+    let block = PageRange::new(block, block.saturating_add(BLOCK_PAGES));
+    let near = window.narrowed(PageRange::new(page_of(near.start), page_of(near.end)).intersection(block));
+    near.collect_dirty(pmap, &mut resident);
+    near.enter(pmap, &resident)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::MapState;
 use crate::entry::MapEntry;
-use crate::ports::{OutOfFrames, Pmap, Ports};
+use crate::ports::{Pmap, Ports};
 use crate::runs::RunMap;
 use crate::units::{PageRange, Prot};
 
@@ -35,36 +35,6 @@ impl<P: Ports> MapState<P> {
         if prot.is_none() || self.pmap.protect(pages, prot).is_err() {
             self.unmap(pages);
         }
-    }
-
-    /// Folds the dirty marks of `pages` into the objects and clears them.
-    pub(super) fn collect_dirty(&mut self, pages: PageRange) {
-        let Self { entries, pmap, .. } = self;
-        pmap.clean(pages, &mut |dirty| fold_dirty(entries, dirty));
-    }
-
-    /// Tells whether anything of `pages`, all of them in one entry, may be mapped: what is not resident never is.
-    pub(super) fn is_mappable(&self, pages: PageRange) -> bool {
-        self.entries.containing(pages.start).is_some_and(|(start, entry)| {
-            let indices = entry.object_range(start, pages);
-            entry.object.as_ref().is_some_and(|object| !object.resident().is_absent(indices))
-        })
-    }
-
-    /// Maps what is resident of `pages`, all of them in one entry, as the entry permits. The marks of older
-    /// mappings must have been collected, for an entered page starts clean.
-    ///
-    /// # Errors
-    /// [`OutOfFrames`] when no frame is left for a table; some of the pages may be mapped then.
-    pub(super) fn enter_resident(&mut self, pages: PageRange) -> Result<(), OutOfFrames> {
-        let Self { entries, pmap, .. } = self;
-        let Some((start, entry)) = entries.containing(pages.start) else { return Ok(()) };
-        let Some(object) = &entry.object else { return Ok(()) };
-        let indices = entry.object_range(start, pages);
-        object
-            .resident()
-            .frames(indices)
-            .try_for_each(|(index, run)| pmap.enter(index - indices.start + pages.start, run, entry.prot))
     }
 }
 

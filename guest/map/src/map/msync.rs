@@ -3,10 +3,11 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::window::Window;
 use super::{MapState, Step, VmMap, touched_pages};
 use crate::flags::SyncFlags;
 use crate::kern_return::KernReturn;
-use crate::object::{Pager, VmObject};
+use crate::object::{Pager, Resident, VmObject};
 use crate::ports::{Host, HostError, Ports, SyncMode, SyncRun};
 use crate::units::PageRange;
 use crate::vm::Vm;
@@ -102,7 +103,6 @@ impl<P: Ports> VmMap<P> {
             state.invalidate(range);
         }
         if sends {
-            state.collect_dirty(range);
             state.begin_writes(range, &mut writes);
         }
         Step::Done((writes, has_hole))
@@ -111,7 +111,10 @@ impl<P: Ports> VmMap<P> {
 
 impl<P: Ports> MapState<P> {
     fn any_cleaning(&self, range: PageRange) -> bool {
-        self.shown(range).any(|(object, pages)| object.resident().is_cleaning(pages))
+        self.entries.meeting(range).any(|(start, entry)| {
+            let part = PageRange::new(start, start + entry.pages).intersection(range);
+            Window::of(entry, start, part).is_some_and(|window| window.resident().is_cleaning(window.indices))
+        })
     }
 
     /// Unmaps the unwired entries of `range`.
@@ -128,10 +131,15 @@ impl<P: Ports> MapState<P> {
     }
 
     /// Adds the dirty pages of `range` to `writes` and, if they will be waited for, marks them.
-    fn begin_writes(&self, range: PageRange, writes: &mut WriteBack<'_, P>) {
-        for (object, pages) in self.shown(range) {
-            match object.pager() {
-                Pager::Ram => writes.add_dirty(object, pages),
+    fn begin_writes(&mut self, range: PageRange, writes: &mut WriteBack<'_, P>) {
+        let Self { entries, pmap, .. } = self;
+        for (start, entry) in entries.meeting(range) {
+            let part = PageRange::new(start, start + entry.pages).intersection(range);
+            let (Some(object), Some(window)) = (&entry.object, Window::of(entry, start, part)) else { continue };
+            let mut resident = window.resident();
+            window.collect_dirty(pmap, &mut resident);
+            match window.pager() {
+                Pager::Ram => writes.add_dirty(object, &resident, window.indices),
             }
         }
         if writes.mode == SyncMode::Wait {
@@ -140,20 +148,12 @@ impl<P: Ports> MapState<P> {
             }
         }
     }
-
-    /// Returns the objects that `range` shows, each with the indices of the pages shown.
-    fn shown(&self, range: PageRange) -> impl Iterator<Item = (&Arc<VmObject>, PageRange)> {
-        self.entries.meeting(range).filter_map(move |(start, entry)| {
-            let part = PageRange::new(start, start + entry.pages).intersection(range);
-            entry.object.as_ref().map(|object| (object, entry.object_range(start, part)))
-        })
-    }
 }
 
 impl<P: Ports> WriteBack<'_, P> {
     /// Adds what is dirty of an object's `pages`, adjacent frames as one run.
-    fn add_dirty(&mut self, object: &Arc<VmObject>, pages: PageRange) {
-        for (pages, extent) in object.resident().pieces(pages).filter(|(_, extent)| extent.dirty) {
+    fn add_dirty(&mut self, object: &Arc<VmObject>, resident: &Resident, pages: PageRange) {
+        for (pages, extent) in resident.pieces(pages).filter(|(_, extent)| extent.dirty) {
             match (self.pages.last_mut(), self.runs.last_mut()) {
                 (Some((last_object, last)), Some(sync))
                     if Arc::ptr_eq(last_object, object)

@@ -49,8 +49,10 @@ impl<P: Ports> VmMap<P> {
         if let Err(error) = state.may_protect(range, prot) {
             return Step::Done(Err(error));
         }
-        let in_transition = state.entries.meeting_mut(range).find(|(_, entry)| entry.transition.is_some());
-        if let Some((_, entry)) = in_transition {
+        let in_transition = state.entries.meeting(range).find(|(_, entry)| entry.transition.is_some());
+        if let Some(start) = in_transition.map(|(start, _)| start)
+            && let Some(entry) = state.entries.get_mut(start)
+        {
             return Step::Wait(self.wait_for(entry));
         }
         state.apply_protection(range, set_maximum, prot);

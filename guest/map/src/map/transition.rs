@@ -44,19 +44,24 @@ impl<P: Ports> VmMap<P> {
         if call.cursor == call.range.end {
             return Ok(Claim::End);
         }
-        let found = state.entries.at_or_after(call.cursor).map(|(start, _)| start);
-        let next = found.filter(|&start| start < call.range.end);
-        if next.is_none_or(|start| start > call.cursor) && !call.allows_holes {
+        let found = state.entries.at_or_after(call.cursor).map(|(start, entry)| (start, start + entry.pages));
+        let next = found.filter(|&(start, _)| start < call.range.end);
+        if next.is_none_or(|(start, _)| start > call.cursor) && !call.allows_holes {
             return Err(KernReturn::InvalidAddress);
         }
-        let Some(start) = next else { return Ok(Claim::End) };
+        let Some((start, end)) = next else { return Ok(Claim::End) };
         call.cursor = call.cursor.max(start);
-        if let Some(entry) = state.entries.get_mut(start)
-            && entry.transition.is_some()
-        {
-            return Ok(Claim::Wait(self.wait_for(entry)));
-        }
         let first = call.cursor;
+        match state.entries.get_mut(start) {
+            Some(entry) if entry.transition.is_some() => return Ok(Claim::Wait(self.wait_for(entry))),
+            // Clipping hands the mark to both parts, so it is set after it (row W-02).
+            Some(entry) if start == first && end <= call.range.end => {
+                entry.transition = Some(Transition::new(call.owner));
+                call.cursor = end;
+                return Ok(Claim::Entry(first));
+            }
+            _ => {}
+        }
         state.entries.split(first);
         state.entries.split(call.range.end);
         if let Some(entry) = state.entries.get_mut(first) {
@@ -89,7 +94,7 @@ impl<P: Ports> VmMap<P> {
         mut finish: impl FnMut(&mut MapEntry),
     ) {
         let mut wake = false;
-        for (_, entry) in state.entries.meeting_mut(range) {
+        for (_, entry) in state.entries.starting_mut(range) {
             if entry.is_owned_by(owner) {
                 finish(entry);
                 entry.transition = None;

@@ -76,7 +76,7 @@ impl<P: Ports> VmMap<P> {
     fn unwire_entries(&self, state: &mut MapState<P>, call: &Claims, flags: WireFlags) -> FrameRuns {
         let mut last = FrameRuns::new();
         let mut uncharged = 0;
-        for (start, entry) in state.entries.meeting_mut(call.range) {
+        for (start, entry) in state.entries.starting_mut(call.range) {
             if entry.is_owned_by(call.owner) && (!flags.is_user() || entry.user_wired) {
                 entry.wired_count -= 1;
                 if flags.is_user() {

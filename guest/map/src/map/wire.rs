@@ -1,6 +1,7 @@
 //! Wiring: FreeBSD `vm_map_wire`, with the host told once per call.
 
 use super::transition::{Claim, Claims};
+use super::window::Window;
 use super::{MapState, Step, VmMap};
 use crate::entry::{MapEntry, Transition};
 use crate::flags::WireFlags;
@@ -103,9 +104,9 @@ impl<P: Ports> VmMap<P> {
 
     /// Wires the entry that starts with page `start`, which the call holds (rows W-03 to W-09).
     fn wire_entry(&self, state: &mut MapState<P>, call: &mut Wiring, start: u64) -> Result<(), KernReturn> {
-        let Some(entry) = state.entries.get_mut(start) else { return Ok(()) };
+        let MapState { entries, pmap, user_wired_pages, .. } = state;
+        let Some(entry) = entries.get_mut(start) else { return Ok(()) };
         let Some(mark) = &mut entry.transition else { return Ok(()) };
-        let pages = PageRange::new(start, start + entry.pages);
         let readable = !(entry.prot & (Prot::READ | Prot::EXECUTE)).is_none();
         let writable = entry.prot.contains(Prot::WRITE);
         if !readable || call.flags.contains(WireFlags::WRITE) && !writable {
@@ -117,19 +118,18 @@ impl<P: Ports> VmMap<P> {
         }
         let count = entry.wired_count.checked_add(1).ok_or(KernReturn::Failure)?;
         if call.flags.is_user() {
-            if !self.vm.charge(pages.len()) {
+            if !self.vm.charge(entry.pages) {
                 return Err(KernReturn::ResourceShortage);
             }
             // By the user bit and nothing else, so that mixed wirings can't make the total drift (row D-G).
             mark.charged = true;
-            state.user_wired_pages += pages.len();
+            *user_wired_pages += entry.pages;
         }
         if count == 1 {
-            state.wire_pages(&self.vm, pages, &mut call.first).map_err(|OutOfFrames| KernReturn::ResourceShortage)?;
+            wire_pages(&self.vm, pmap, entry, start, &mut call.first)
+                .map_err(|OutOfFrames| KernReturn::ResourceShortage)?;
         }
-        if let Some(entry) = state.entries.get_mut(start) {
-            entry.count_wiring(count);
-        }
+        entry.count_wiring(count);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl<P: Ports> VmMap<P> {
         let mut uncharged = 0;
         // The starts are needed for the object's pages, which `release` does not tell.
         if !succeeded {
-            for (start, entry) in state.entries.meeting_mut(call.claims.range) {
+            for (start, entry) in state.entries.starting_mut(call.claims.range) {
                 if entry.is_owned_by(call.claims.owner) {
                     uncharged += entry.undo_wiring(start);
                 }
@@ -155,22 +155,26 @@ impl<P: Ports> VmMap<P> {
     }
 }
 
-impl<P: Ports> MapState<P> {
-    /// Makes the pages of one entry resident and mapped and counts its wiring on each (row W-06).
-    fn wire_pages(&mut self, vm: &Vm<P>, pages: PageRange, first: &mut FrameRuns) -> Result<(), OutOfFrames> {
-        if self.is_mappable(pages) {
-            // A page that is entered starts clean, so older marks are taken first.
-            self.collect_dirty(pages);
-        }
-        self.populate(vm, pages)?;
-        self.enter_resident(pages)?;
-        if let Some((start, entry)) = self.entries.containing(pages.start)
-            && let Some(object) = &entry.object
-        {
-            object.resident().wire(entry.object_range(start, pages), first);
-        }
-        Ok(())
+/// Makes the pages of the entry that starts with `start` resident and mapped and counts its wiring on each
+/// (row W-06); the frames that had none are added to `first`.
+fn wire_pages<P: Ports>(
+    vm: &Vm<P>,
+    pmap: &mut P::Pmap,
+    entry: &mut MapEntry,
+    start: u64,
+    first: &mut FrameRuns,
+) -> Result<(), OutOfFrames> {
+    let window = Window::on_all(entry, start);
+    let mut resident = window.resident();
+    // What is not resident is not mapped either. A page that is entered starts clean, so older marks are
+    // taken first.
+    if !resident.is_absent(window.indices) {
+        window.collect_dirty(pmap, &mut resident);
     }
+    window.populate(vm, &mut resident)?;
+    window.enter(pmap, &resident)?;
+    resident.wire(window.indices, first);
+    Ok(())
 }
 
 impl MapEntry {

@@ -170,7 +170,7 @@ impl Resident {
     fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Extent)) {
         self.extents.split(range.start);
         self.extents.split(range.end);
-        for (_, extent) in self.extents.meeting_mut(range) {
+        for (_, extent) in self.extents.starting_mut(range) {
             change(extent);
         }
         self.extents.merge(range);
