@@ -49,8 +49,12 @@ impl Disk {
         let options = format!("size={}", DISK_BYTES + (4 << 20));
         disk.run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&under))?;
         fs::write(&image, vec![0; DISK_BYTES]).expect("space for the disk");
-        disk.run(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096", "-E", "nodiscard"]).arg(&image))?;
-        disk.run(Command::new("mount").args(["-o", "loop"]).args([&image, &mounted]))?;
+        let layout = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
+        disk.run(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096", "-E", layout]).arg(&image))?;
+        // Zeros are holes to mkfs and to a file system that zeroes late; holes would give space back under the test.
+        let made = fs::read(&image).expect("the disk");
+        File::options().write(true).open(&image).and_then(|file| file.write_all_at(&made, 0)).expect("no holes");
+        disk.run(Command::new("mount").args(["-o", "loop,noinit_itable"]).args([&image, &mounted]))?;
         Some(disk)
     }
 
@@ -76,7 +80,7 @@ impl Disk {
     }
 
     /// Sets a machine up on this disk with all of its RAM wired, and takes the bad page's block away.
-    fn spoiled_machine(&self) -> Machine {
+    fn spoiled_machine(&self) -> (Machine, u64) {
         let path = self.mounted().join("guest.ram");
         let ram = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file");
         let machine = Machine::new(ram, MAP_ENTRIES);
@@ -85,18 +89,20 @@ impl Disk {
         let second = machine.ram.reopen().expect("a description");
         second.write_all_at(&pattern, machine.ram.data_offset() + BAD_PAGE * 4096).expect("a store");
         second.sync_all().expect("the disk is still good");
-        self.spoil(&pattern);
-        machine
+        let at = self.spoil(&pattern);
+        (machine, at)
     }
 
-    /// Takes the block away that holds `page` now.
-    fn spoil(&self, page: &[u8]) {
+    /// Takes the block away that holds `page` now, and returns its offset.
+    fn spoil(&self, page: &[u8]) -> u64 {
         let image = fs::read(self.image()).expect("the disk");
         let block = image.chunks(4096).position(|block| block == page).expect("the page is on the disk");
-        let offset = (block * 4096).to_string();
+        let at = u64::try_from(block * 4096).expect("small");
+        let offset = at.to_string();
         let mut command = Command::new("fallocate");
         self.run(command.args(["-p", "-o", &offset, "-l", "4096"]).arg(self.image())).expect("a hole");
         fill(&self.under().join("filler"));
+        at
     }
 }
 
@@ -204,7 +210,7 @@ fn false_successes<B: FlushBackend + 'static>(machine: &Machine, backends: impl 
 #[test]
 fn bad_block_is_never_answered_ok_unless_workers_share_a_description() {
     let Some(disk) = Disk::new() else { return };
-    let machine = disk.spoiled_machine();
+    let (machine, at) = disk.spoiled_machine();
     let own = || (0..WORKERS).map(|_| RamFlush::new(&machine.ram).expect("a backend")).collect();
     assert_eq!(false_successes(&machine, own), (0, 0), "of {TRIALS} syncs of a block that can't be written");
 
@@ -215,12 +221,16 @@ fn bad_block_is_never_answered_ok_unless_workers_share_a_description() {
     let (calls, answers) = false_successes(&machine, shared);
     println!("with a shared description {calls} of {TRIALS} calls and {answers} answers said that the block is stable");
     assert!(calls > 0, "the control loses nothing, so the test proves nothing");
+    let mut block = [0; 4096];
+    let image = File::open(disk.image()).expect("the disk");
+    image.read_exact_at(&mut block, at).expect("a block");
+    assert_eq!(block, [0; 4096], "the block was written after all, so the test proves nothing");
 }
 
 #[test]
 fn bad_block_sets_the_latch_of_the_real_service() {
     let Some(disk) = Disk::new() else { return };
-    let machine = disk.spoiled_machine();
+    let (machine, _) = disk.spoiled_machine();
     let (sender, latched) = mpsc::channel();
     let syncs = SyncService::start(&machine.ram, SyncConfig::default(), move |error| {
         sender.send(error).expect("the test listens");
@@ -245,7 +255,7 @@ fn bad_block_sets_the_latch_of_the_real_service() {
 #[test]
 fn bad_block_written_for_nobody_is_found_by_the_health_poll() {
     let Some(disk) = Disk::new() else { return };
-    let machine = disk.spoiled_machine();
+    let (machine, _) = disk.spoiled_machine();
     let (sender, latched) = mpsc::channel();
     let config = SyncConfig { poll_interval: Duration::from_millis(20), ..SyncConfig::default() };
     let syncs = SyncService::start(&machine.ram, config, move |error| sender.send(error).expect("the test listens"))
