@@ -132,7 +132,7 @@ fn storm(seed: u64, failing: Option<(u64, HostError)>, works: &[(u64, u64, Work)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8192, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn operations_at_the_same_time_keep_every_invariant_and_all_end(

@@ -219,6 +219,22 @@ fn d_01_deallocate_waits_for_a_wire_and_then_removes_what_it_wired() {
 }
 
 #[test]
+fn d_01_deallocate_keeps_the_frames_until_the_host_knows_of_the_unwire_before() {
+    let bed = Bed::of(4);
+    assert_eq!(bed.wire(0, 4, USER), Ok(()));
+    bed.host().hold();
+    let mut executor = Executor::new(1);
+    let unwire = executor.spawn(bed.machine.map.unwire(bed.at(0), bed.at(4), USER));
+    assert_eq!(executor.run_until_stalled(), 1);
+    let deallocate = executor.spawn(bed.machine.map.deallocate(bed.at(0), 4 << 12));
+    assert_eq!(executor.run_until_stalled(), 2);
+    assert_eq!(bed.machine.frames().free_pages(), 4092, "another entry could wire a freed frame too early");
+    bed.host().release();
+    assert_eq!((executor.run(), unwire.take(), deallocate.take()), (Ok(()), Some(Ok(())), Some(Ok(()))));
+    assert_eq!(bed.settled(bed.layout()), "");
+}
+
+#[test]
 fn wires_of_overlapping_ranges_never_wait_for_each_other_in_a_circle() {
     for seed in 0..200 {
         let bed = Bed::of(12);
