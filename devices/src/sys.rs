@@ -110,8 +110,18 @@ pub(crate) fn fallocate(file: &File, bytes: u64) -> io::Result<()> {
 
 /// Asks the kernel to drop the file's clean pages from its cache.
 pub(crate) fn drop_clean_cache(file: &File) -> io::Result<()> {
+    advise_file(file, 0, 0, libc::POSIX_FADV_DONTNEED)
+}
+
+/// Starts reading a file range into the cache, in single pages and large requests.
+pub(crate) fn start_reading(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    advise_file(file, offset, bytes, libc::POSIX_FADV_WILLNEED)
+}
+
+fn advise_file(file: &File, offset: u64, bytes: u64, advice: c_int) -> io::Result<()> {
+    let (offset, bytes) = (signed(offset)?, signed(bytes)?);
     // SAFETY: the descriptor is open for the call; the other arguments are integers.
-    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, bytes, advice) } {
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 
 use crate::page_run::PageRun;
 use crate::pin::populate;
@@ -57,13 +59,15 @@ pub trait PinMethod: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct RunsMethod {
     view: Arc<View>,
+    /// Threads that may help to read a large run in. Asking for it takes longer than locking a page.
+    helpers: usize,
 }
 
 impl RunsMethod {
     /// Makes the method over a view that nothing else locks or syncs through.
     #[must_use]
-    pub const fn new(view: Arc<View>) -> Self {
-        Self { view }
+    pub fn new(view: Arc<View>) -> Self {
+        Self { view, helpers: thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1) }
     }
 }
 
@@ -72,7 +76,7 @@ impl PinMethod for RunsMethod {
     fn lock(&self, run: PageRun) -> Result<(), PinMethodError> {
         let failed = |source| PinMethodError::Populate { run, source };
         let range = self.view.addresses_of(run).map_err(|error| failed(io::Error::other(error)))?;
-        populate::populate(&self.view, run).map_err(failed)?;
+        populate::populate(&self.view, run, self.helpers).map_err(failed)?;
         sys::mlock(range).map_err(|source| PinMethodError::Lock { run, source })
     }
 

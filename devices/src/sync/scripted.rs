@@ -2,10 +2,14 @@
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::backend::{FlushBackend, HealthProbe};
 use super::worker::SyncWorker;
 use crate::page_run::PageRun;
+
+/// Longest wait, so that a test that fails also ends.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// The script and the record, shared between a test and its backends.
 #[derive(Debug, Default)]
@@ -46,7 +50,7 @@ impl ScriptedFlush {
         let (_script, timeout) = self
             .script
             .1
-            .wait_timeout_while(script, std::time::Duration::from_secs(20), |script| !reached(script))
+            .wait_timeout_while(script, LIMIT, |script| !reached(script))
             .unwrap_or_else(PoisonError::into_inner);
         assert!(!timeout.timed_out(), "storage was not asked within 20 s");
     }
@@ -60,7 +64,9 @@ impl ScriptedFlush {
         let held = |script: &mut Script| script.held_from.is_some_and(|first| run.first() >= first);
         self.with(record);
         let script = self.script.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut script = self.script.1.wait_while(script, held).unwrap_or_else(PoisonError::into_inner);
+        let waited = self.script.1.wait_timeout_while(script, LIMIT, held);
+        let (mut script, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out(), "the test has not let go of storage");
         assert!(!script.panics, "the script says so");
         match script.fail {
             Some((0, errno)) => {
