@@ -1,7 +1,7 @@
 //! The doorbell: takes a call page in once, checks it, carries its entries out, and writes statuses and results back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
 use wirevm_abi::request::{Request, SyncWait, decode};
@@ -34,6 +34,8 @@ pub struct Hypercall {
     syncs: Arc<SyncService>,
     ram_pages: u64,
     vcpus: Vec<Conversation>,
+    /// Doorbells that were answered.
+    doorbells: AtomicU64,
 }
 
 /// What carrying out a call's entries led to.
@@ -58,10 +60,24 @@ impl Hypercall {
             greeted: AtomicBool::new(false),
             last: AtomicU16::new(Status::NOT_DONE.bits()),
         };
-        Self { memory, pins, syncs, ram_pages, vcpus: call_pages.iter().map(conversation).collect() }
+        Self {
+            memory,
+            pins,
+            syncs,
+            ram_pages,
+            vcpus: call_pages.iter().map(conversation).collect(),
+            doorbells: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns how many doorbells were answered: one a call, however many entries it has.
+    #[must_use]
+    pub fn doorbells(&self) -> u64 {
+        self.doorbells.load(Ordering::Relaxed)
     }
 
     fn ring(&self, vcpu: &Conversation) -> Result<Signal, BackingLostError> {
+        self.doorbells.fetch_add(1, Ordering::Relaxed);
         let mut call = CallPage::new_zeroed();
         self.memory.read(vcpu.page, call.as_mut_bytes())?;
         let greeting = call.header.check().is_ok() && call.entries.first().is_some_and(|entry| entry.op() == op::HELLO);

@@ -71,7 +71,20 @@ fn build(root: &Path, target: &str, bare: bool) -> Result<PathBuf, Box<dyn Error
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let kept = matches!(&*text, "CARGO_HOME" | "CARGO_NET_OFFLINE" | "CARGO_HTTP_CAINFO");
-        let ours = ["CARGO", "RUSTFLAGS", "RUSTC", "RUSTDOC", "CLIPPY", "MIRI", "PROFILE", "TARGET", "HOST", "OPT_LEVEL", "DEBUG", "NUM_JOBS"];
+        let ours = [
+            "CARGO",
+            "RUSTFLAGS",
+            "RUSTC",
+            "RUSTDOC",
+            "CLIPPY",
+            "MIRI",
+            "PROFILE",
+            "TARGET",
+            "HOST",
+            "OPT_LEVEL",
+            "DEBUG",
+            "NUM_JOBS",
+        ];
         if !kept && ours.iter().any(|prefix| text.starts_with(prefix)) && text != "RUSTUP_TOOLCHAIN" {
             cargo.env_remove(&name);
         }

@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 use wirevm_abi::RAM_BASE;
 use wirevm_abi::port;
 use wirevm_abi::report::Report;
-use wirevm_devices::bus::{Bus, BusRange, OverlapError};
+use wirevm_devices::bus::{Bus, BusRange, OverlapError, PortDevice};
 use wirevm_devices::guest_memory::GuestMemory;
 use wirevm_devices::hypercall::Hypercall;
 use wirevm_devices::lifecycle::Lifecycle;
@@ -31,7 +31,7 @@ use crate::outcome::{GuestReport, Outcome};
 use crate::signal;
 use crate::vcpu::exit::RamAddresses;
 use crate::vcpu::{Command, Kicker, StateError, VcpuContext, VcpuListener, install_handler, run, set_up};
-use crate::vm::{Vm, VmError};
+use crate::vm::{VcpuStats, Vm, VmError};
 
 /// How long a stopped vCPU may take to leave the guest.
 const JOIN_LIMIT: Duration = Duration::from_secs(5);
@@ -209,6 +209,8 @@ pub struct Machine {
     syncs: Arc<SyncService>,
     ram: Arc<RamFile>,
     ram_pages: u64,
+    hypercall: Arc<Hypercall>,
+    stats: Option<Arc<VcpuStats>>,
     // The VM goes before the memory that it was given: fields are dropped in this order.
     _vm: Vm,
     _memory: Arc<GuestRam>,
@@ -274,7 +276,13 @@ impl Machine {
         let pins = Arc::new(PinService::new(Box::new(RunsMethod::new(Arc::clone(&view))), pin_config));
         let syncs = Arc::new(start_syncs(&ram, &shared, config.on_storage_error)?);
         let console = Arc::new(SerialConsole::new(wires.serial.try_clone().map_err(host("events"))?, config.console));
-        let bus = Arc::new(build_bus(&memory, &pins, &syncs, &console, &layout)?);
+        let call_pages = layout
+            .call_pages()
+            .map_err(|_| ImageError::TooLarge { need: layout.reserved_pages(), ram_pages: ram.pages() })?;
+        let reach: Arc<dyn GuestMemory> = Arc::clone(&memory) as Arc<dyn GuestMemory>;
+        let hypercall =
+            Arc::new(Hypercall::new(reach, Arc::clone(&pins), Arc::clone(&syncs), ram.pages(), &call_pages));
+        let bus = Arc::new(build_bus(&hypercall, &console)?);
         let witness = Witness::new(view, &ram)?;
         let rings = (layout.command_ring(), layout.reply_ring());
         let channel = Channel::new(Arc::clone(&memory), rings, wires.ring, wires.notify, &wires.ended)
@@ -284,7 +292,9 @@ impl Machine {
         vcpu.set_kvm_immediate_exit(0);
         let addresses = RamAddresses { start: RAM_BASE, end: RAM_BASE + ram.size_bytes() };
         let listener: Arc<dyn VcpuListener> = Arc::clone(&shared) as Arc<dyn VcpuListener>;
-        let context = VcpuContext { index: 0, vcpu, bus, ram: addresses, commands, kicker, listener };
+        let stats = VcpuStats::open(&vcpu).map(Arc::new);
+        let context =
+            VcpuContext { index: 0, vcpu, bus, stats: stats.clone(), ram: addresses, commands, kicker, listener };
         let vcpu =
             thread::Builder::new().name("vcpu0".to_owned()).spawn(move || run(context)).map_err(host("vCPU thread"))?;
         let watch = Watch {
@@ -304,6 +314,8 @@ impl Machine {
             syncs,
             ram_pages: ram.pages(),
             ram,
+            hypercall,
+            stats,
             _vm: vm,
             _memory: memory,
         };
@@ -363,6 +375,18 @@ impl Machine {
         self.ram_pages
     }
 
+    /// Returns how many hypercalls the guest has made: exits by the doorbell, whatever number of entries each carried.
+    #[must_use]
+    pub fn hypercalls(&self) -> u64 {
+        self.hypercall.doorbells()
+    }
+
+    /// Returns what KVM counts of the vCPU, where it does.
+    #[must_use]
+    pub fn vcpu_stats(&self) -> Option<&VcpuStats> {
+        self.stats.as_deref()
+    }
+
     /// Returns the pin service.
     #[must_use]
     pub fn pins(&self) -> &PinService {
@@ -375,7 +399,7 @@ impl Machine {
         &self.syncs
     }
 
-    /// Waits for the end, releases every pin, and marks the RAM file clean if storage never failed.
+    /// Waits for the end, releases every pin, and marks the RAM file: clean, or failed if storage ever did.
     ///
     /// # Errors
     /// [`MachineError::RamFile`] when the mark could not be written; the outcome is lost then, everything else is
@@ -384,9 +408,16 @@ impl Machine {
         let outcome = self.wait();
         self.join();
         self.pins.release_all();
-        let lost = matches!(outcome, Outcome::BackingLost { .. });
-        if self.syncs.latched().is_none() && !lost {
-            self.ram.set_state(RamState::Clean)?;
+        match self.syncs.latched() {
+            // Best effort: the storage that should take the mark is the one that failed.
+            Some(error) => {
+                let state = RamState::Failed { errno: error.errno, first_page: error.first_page };
+                if let Err(error) = self.ram.set_state(state) {
+                    log::warn!("the RAM file cannot be marked as failed: {error}");
+                }
+            }
+            None if matches!(outcome, Outcome::BackingLost { .. }) => (),
+            None => self.ram.set_state(RamState::Clean)?,
         }
         Ok(outcome)
     }
@@ -426,24 +457,13 @@ fn start_syncs(ram: &RamFile, shared: &Arc<Shared>, policy: StorageErrorPolicy) 
     })
 }
 
-fn build_bus(
-    memory: &Arc<GuestRam>,
-    pins: &Arc<PinService>,
-    syncs: &Arc<SyncService>,
-    console: &Arc<SerialConsole>,
-    layout: &BootLayout,
-) -> Result<Bus, MachineError> {
-    let pages = memory.pages();
-    let call_pages =
-        layout.call_pages().map_err(|_| ImageError::TooLarge { need: layout.reserved_pages(), ram_pages: pages })?;
-    let memory: Arc<dyn GuestMemory> = Arc::clone(memory) as Arc<dyn GuestMemory>;
-    let hypercall = Hypercall::new(memory, Arc::clone(pins), Arc::clone(syncs), pages, &call_pages);
-    let mut bus = Bus::new();
+fn build_bus(hypercall: &Arc<Hypercall>, console: &Arc<SerialConsole>) -> Result<Bus, MachineError> {
     let ports = |first, count| {
         BusRange::new(first, count).ok_or_else(|| host("port table")(io::ErrorKind::InvalidInput.into()))
     };
-    bus.insert(ports(port::DOORBELL, 1)?, Arc::new(hypercall))?;
+    let mut bus = Bus::new();
+    bus.insert(ports(port::DOORBELL, 1)?, Arc::clone(hypercall) as Arc<dyn PortDevice>)?;
     bus.insert(ports(port::LIFECYCLE, 1)?, Arc::new(Lifecycle))?;
-    bus.insert(ports(port::SERIAL, 8)?, Arc::clone(console) as Arc<dyn wirevm_devices::bus::PortDevice>)?;
+    bus.insert(ports(port::SERIAL, 8)?, Arc::clone(console) as Arc<dyn PortDevice>)?;
     Ok(bus)
 }

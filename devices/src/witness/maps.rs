@@ -57,6 +57,13 @@ pub(super) fn vm_lck_bytes() -> Result<u64, WitnessError> {
     Ok(status.vmlck.unwrap_or(0) * 1024)
 }
 
+/// Returns the resident bytes of all mappings but those of the file with that inode number.
+pub(super) fn resident_besides(inode: u64) -> Result<u64, WitnessError> {
+    let maps = myself()?.smaps().map_err(|source| WitnessError::Proc { what: "the memory map", source })?;
+    let others = maps.into_iter().filter(|map| map.inode != inode);
+    Ok(others.filter_map(|map| map.extension.map.get("Rss").copied()).sum())
+}
+
 fn myself() -> Result<Process, WitnessError> {
     Process::myself().map_err(|source| WitnessError::Proc { what: "the folder in /proc", source })
 }

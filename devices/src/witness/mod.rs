@@ -8,7 +8,7 @@ mod maps;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use procfs::ProcError;
@@ -98,6 +98,16 @@ impl Witness {
     /// [`WitnessError`].
     pub fn locked_in(&self, range: RamRange) -> Result<u64, WitnessError> {
         maps::locked_pages(self.view.addresses_of(range.into())?)
+    }
+
+    /// Returns the bytes that this process keeps resident besides guest RAM: what the machine costs on top of itself.
+    ///
+    /// # Errors
+    /// [`WitnessError`].
+    pub fn overhead_bytes(&self) -> Result<u64, WitnessError> {
+        let metadata =
+            self.file.metadata().map_err(|source| WitnessError::Kernel { what: "the RAM file's inode", source })?;
+        maps::resident_besides(metadata.ino())
     }
 
     /// Returns how many map entries the view lies in.

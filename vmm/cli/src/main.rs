@@ -1,1 +1,199 @@
-fn main() {}
+//! wirevm: a guest that can say: these pages never leave memory, these bytes survive a power cut.
+//!
+//! This crate is the `wirevm` binary: the command line, the script language, the doctor and the reports. What a
+//! machine is and does lives in `wirevm-vmm` and `wirevm-devices`.
+
+mod args;
+mod bench;
+mod config;
+mod doctor;
+mod exit_code;
+mod kvm_target;
+mod prepare;
+mod report;
+mod script;
+mod session;
+mod size;
+
+use std::env;
+use std::io::{self, Write};
+use std::process;
+
+use args::{ArgsError, Bench, BenchArgs, Command, OutputArgs};
+use config::{ConfigError, MachineOptions};
+use doctor::{Probes, System};
+use exit_code::{CommandError, ExitCode};
+use report::ErrorDocument;
+use script::SyntaxErrors;
+use script::source::{ScriptError, ScriptSource};
+
+fn main() -> process::ExitCode {
+    let command = match args::parse(env::args_os()) {
+        Ok(cli) => cli.command,
+        Err(ArgsError::Asked(help)) => return shown(help.print()).into(),
+        Err(ArgsError::Wrong(reason)) => {
+            complain(&reason);
+            return ExitCode::Usage.into();
+        }
+    };
+    let output = command.output();
+    start_log(output);
+    let code = carry_out(&command).unwrap_or_else(|failure| {
+        failure.tell(output);
+        failure.exit()
+    });
+    code.into()
+}
+
+/// Why a command came to no report.
+enum Failure {
+    Command(CommandError),
+    /// A script has errors.
+    Syntax {
+        name: String,
+        errors: SyntaxErrors,
+    },
+}
+
+impl Failure {
+    const fn exit(&self) -> ExitCode {
+        match self {
+            Self::Command(error) => error.exit,
+            Self::Syntax { .. } => ExitCode::ScriptSyntax,
+        }
+    }
+
+    fn tell(&self, output: OutputArgs) {
+        let (document, sentences) = match self {
+            Self::Command(error) => (ErrorDocument::new(error, &[]), format!("{error}\n")),
+            Self::Syntax { name, errors } => {
+                let error = CommandError::new(ExitCode::ScriptSyntax, format!("{name}: {errors}"));
+                (ErrorDocument::new(&error, errors.errors()), errors.render(name))
+            }
+        };
+        if output.json {
+            // The document is for the program that reads it; the sentence is told in any case.
+            if let Ok(document) = report::pretty(&document) {
+                print(&document);
+            }
+        }
+        complain(sentences.trim_end());
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        Self::Command(error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Command(CommandError::new(ExitCode::Config, error))
+    }
+}
+
+impl From<ScriptError> for Failure {
+    fn from(error: ScriptError) -> Self {
+        match error {
+            ScriptError::Read { .. } => Self::Command(CommandError::new(ExitCode::Usage, error)),
+            ScriptError::Syntax { name, source } => Self::Syntax { name, errors: source },
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Command(CommandError::new(ExitCode::Failure, error))
+    }
+}
+
+fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Run(args) => {
+            let (options, source) = args.resolve()?;
+            run(&options, &source, args.output)
+        }
+        Command::Script(args) => {
+            let (options, _) = args.machine.resolve()?;
+            run(&options, &ScriptSource::named(args.file.clone()), args.output)
+        }
+        Command::Doctor(args) => examine(&args.resolve()?, args.output),
+        Command::Bench(BenchArgs { what: Bench::Boot(args) }) => {
+            let (options, _) = args.machine.resolve()?;
+            let report = session::bench_boot(&options)?;
+            let text = if args.output.json { report.document()? } else { report.text() };
+            Ok(if args.output.quiet { ExitCode::Ok } else { print(&text) })
+        }
+    }
+}
+
+/// Carries a script out on a machine and reports.
+fn run(options: &MachineOptions, source: &ScriptSource, output: OutputArgs) -> Result<ExitCode, Failure> {
+    let script = source.load()?;
+    let report = session::run(options, &source.to_string(), &script)?;
+    let printed = if output.json {
+        print(&report::document(&report)?)
+    } else if output.quiet {
+        ExitCode::Ok
+    } else {
+        print(&report::text(&report))
+    };
+    if let Some(error) = &report.ending.error {
+        complain(error);
+    }
+    Ok(if report.ending.exit == ExitCode::Ok { printed } else { report.ending.exit })
+}
+
+/// Looks at this host and reports.
+fn examine(options: &MachineOptions, output: OutputArgs) -> Result<ExitCode, Failure> {
+    let probes = Probes {
+        kvm_usable: &session::kvm_usable,
+        durable_file_system: &|path| {
+            let kind = wirevm_devices::ramfile::durable_file_system(path);
+            kind.map(|kind| kind.to_string()).map_err(|error| CommandError::new(ExitCode::RamFile, error).to_string())
+        },
+        free_bytes: &|path| {
+            let file_system = rustix::fs::statvfs(path)?;
+            Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+        },
+    };
+    let checks = doctor::examine(&System::host(), &probes, options, doctor::temporary_folders());
+    let text = if output.json { doctor::document(&checks)? } else { doctor::text(&checks, output.quiet) };
+    let printed = print(&text);
+    let found = doctor::exit_code(&checks);
+    Ok(if found == ExitCode::Ok { printed } else { found })
+}
+
+fn start_log(output: OutputArgs) {
+    let level = match (output.quiet, output.verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (false, 0) => log::LevelFilter::Warn,
+        (false, 1) => log::LevelFilter::Info,
+        (false, 2) => log::LevelFilter::Debug,
+        (false, _) => log::LevelFilter::Trace,
+    };
+    env_logger::Builder::new().filter_level(level).parse_default_env().init();
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    shown(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Judges a write to standard output. Whoever closes the pipe has read enough.
+fn shown(result: io::Result<()>) -> ExitCode {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write to standard output: {error}"));
+            ExitCode::Failure
+        }
+        _ => ExitCode::Ok,
+    }
+}
+
+/// Writes an error to standard error. When that fails, nobody is left to tell.
+fn complain(reason: &str) {
+    writeln!(io::stderr(), "wirevm: error: {reason}").unwrap_or_default();
+}

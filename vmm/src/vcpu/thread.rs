@@ -36,6 +36,8 @@ pub struct VcpuContext {
     pub vcpu: VcpuFd,
     /// The port bus.
     pub bus: Arc<Bus>,
+    /// What KVM counts of it, where it does.
+    pub stats: Option<Arc<VcpuStats>>,
     /// Where RAM is.
     pub ram: RamAddresses,
     /// Where its commands come from.
@@ -54,15 +56,14 @@ impl std::fmt::Debug for VcpuContext {
 
 /// Runs a vCPU until it ends or is told to stop, and tells the listener why it ended.
 pub fn run(mut context: VcpuContext) {
-    let stats = VcpuStats::open(&context.vcpu);
     let kicker = Arc::clone(&context.kicker);
     let reachable = kicker.attach(&mut context.vcpu);
-    let outcome = run_until_end(&mut context, stats.as_ref());
+    let outcome = run_until_end(&mut context);
     drop(reachable);
     context.listener.on_end(outcome);
 }
 
-fn run_until_end(context: &mut VcpuContext, stats: Option<&VcpuStats>) -> Outcome {
+fn run_until_end(context: &mut VcpuContext) -> Outcome {
     loop {
         match context.commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Outcome::Stopped,
@@ -82,7 +83,8 @@ fn run_until_end(context: &mut VcpuContext, stats: Option<&VcpuStats>) -> Outcom
         match step {
             Step::Continue | Step::Signal(Signal::None) => (),
             Step::Signal(Signal::Ready) => {
-                context.listener.on_ready(stats.and_then(VcpuStats::emulated_instructions));
+                let stats = context.stats.as_ref();
+                context.listener.on_ready(stats.and_then(|stats| stats.emulated_instructions()));
             }
             Step::Signal(Signal::Exit { code }) => return Outcome::Exit { code },
             Step::Signal(Signal::Crashed) => return context.listener.read_report(),

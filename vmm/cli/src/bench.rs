@@ -1,0 +1,111 @@
+//! `wirevm bench boot`: what it costs to get a guest to the point where it takes commands, and what wiring costs in exits.
+
+use std::time::Duration;
+
+use wirevm_abi::PAGE_SIZE;
+use wirevm_agent::{Command, Reply};
+use wirevm_vmm::Machine;
+
+use crate::config::MachineOptions;
+use crate::exit_code::{CommandError, ExitCode};
+use crate::kvm_target::KvmTarget;
+use crate::prepare::prepare;
+use crate::report::{BenchReport, Measurement};
+use crate::script::target::Target;
+use crate::session;
+
+/// Boots that are measured.
+const BOOTS: usize = 9;
+/// What is wired in one operation, where RAM and quota allow it.
+const WIRED_BYTES: u64 = 64 << 20;
+
+/// Measures.
+///
+/// # Errors
+/// [`CommandError`] when a guest does not boot or an operation fails.
+pub fn boot(options: &MachineOptions) -> Result<BenchReport, CommandError> {
+    let mut times = Vec::new();
+    let mut instructions = None;
+    for _ in 0..BOOTS {
+        let (machine, mut report) = prepare(options)?.start()?;
+        session::boot(&machine, &mut report)?;
+        times.push(report.boot_time);
+        instructions = report.boot_instructions;
+        end(machine)?;
+    }
+    times.sort_unstable();
+    let median = times.get(BOOTS / 2).copied().unwrap_or_default();
+    let mut measurements = vec![
+        measured("guest instructions, entry to ready", instructions, "instructions", Some(60_000)),
+        measured("entry to ready, median", nanoseconds(median), "ns", None),
+    ];
+    measurements.extend(wire(options)?);
+    Ok(BenchReport { benchmark: "boot".to_owned(), measurements })
+}
+
+/// Wires and unwires one range and one page, and counts.
+fn wire(options: &MachineOptions) -> Result<Vec<Measurement>, CommandError> {
+    let (mut machine, mut report) = prepare(options)?.start()?;
+    session::boot(&machine, &mut report)?;
+    // A guest needs some of its RAM for itself.
+    let most = WIRED_BYTES.min(report.wire_quota_bytes).min(report.ram_bytes / 2) / PAGE_SIZE * PAGE_SIZE;
+    let Reply::Address(address) = call(&mut machine, &Command::Allocate { address: None, size: most })? else {
+        return Err(refused("allocate"));
+    };
+    let mut measurements = Vec::new();
+    for size in [PAGE_SIZE, most] {
+        let end = address + size;
+        let name = format!("wire {} KiB", size / 1024);
+        let cost = cost_of(&mut machine, &Command::Wire { start: address, end, flags: 1 })?;
+        measurements.push(measured(&format!("{name}: hypercalls"), Some(cost.hypercalls), "exits", Some(1)));
+        measurements.push(measured(&format!("{name}: guest instructions"), cost.instructions, "instructions", None));
+        cost_of(&mut machine, &Command::Unwire { start: address, end, flags: 1 })?;
+    }
+    let overhead = machine.witness().overhead_bytes().map_err(|error| CommandError::new(ExitCode::Failure, error))?;
+    measurements.push(measured("resident besides guest RAM", Some(overhead), "bytes", Some(8 << 20)));
+    end(machine)?;
+    Ok(measurements)
+}
+
+struct Cost {
+    hypercalls: u64,
+    instructions: Option<u64>,
+}
+
+/// Carries one command out and counts. The instructions are all that the guest ran for it, its agent's included.
+fn cost_of(machine: &mut Machine, command: &Command) -> Result<Cost, CommandError> {
+    let count = |machine: &Machine| {
+        let stats = machine.vcpu_stats().and_then(|stats| stats.emulated_instructions());
+        (machine.hypercalls(), stats)
+    };
+    let before = count(machine);
+    if call(machine, command)? != Reply::Done(wirevm_map::KernReturn::Success) {
+        return Err(refused("wire"));
+    }
+    // The count lags by what KVM has not left yet: until the guest halts again.
+    std::thread::sleep(Duration::from_millis(20));
+    let after = count(machine);
+    let instructions = after.1.zip(before.1).map(|(after, before)| after - before);
+    Ok(Cost { hypercalls: after.0 - before.0, instructions })
+}
+
+fn call(machine: &mut Machine, command: &Command) -> Result<Reply, CommandError> {
+    KvmTarget::new(machine).call(command)
+}
+
+fn refused(operation: &str) -> CommandError {
+    CommandError::new(ExitCode::Failure, format!("the guest could not {operation} what the benchmark needs"))
+}
+
+fn end(machine: Machine) -> Result<(), CommandError> {
+    machine.stop();
+    machine.finish().map(|_| ()).map_err(|error| CommandError::new(ExitCode::RamFile, error))
+}
+
+fn nanoseconds(time: Duration) -> Option<u64> {
+    u64::try_from(time.as_nanos()).ok()
+}
+
+fn measured(name: &str, value: Option<u64>, unit: &str, at_most: Option<u64>) -> Measurement {
+    Measurement { name: name.to_owned(), value, unit: unit.to_owned(), at_most }
+}

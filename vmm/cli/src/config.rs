@@ -1,0 +1,419 @@
+//! The machine's options: from the command line, from a file, checked.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::value::{Error as ValueError, MapDeserializer};
+use serde::{Deserialize, Deserializer, de};
+use wirevm_abi::{LARGE_PAGE_SIZE, PAGE_SIZE};
+use wirevm_devices::durability::Durability;
+
+use crate::size::{self, Bytes};
+
+/// Guest RAM where no size is asked for.
+pub const DEFAULT_RAM_BYTES: u64 = 64 << 20;
+/// Wire quota where none is asked for: what RLIMIT_MEMLOCK usually allows.
+pub const DEFAULT_WIRE_QUOTA_BYTES: u64 = 8 << 20;
+/// Largest guest RAM that is accepted: what 46 bits of physical address reach, less the low 4 GiB.
+const MAX_RAM_BYTES: u64 = (1 << 46) - (4 << 30);
+/// Longest time limit: a year.
+const MAX_TIMEOUT_SECONDS: f64 = 366.0 * 24.0 * 3600.0;
+
+/// Error of reading or checking options.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The configuration file can't be read.
+    #[error("cannot read the configuration file '{path}'")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration file makes no sense.
+    #[error("'{path}' is not a valid configuration: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where and why, in one line.
+        reason: String,
+    },
+    /// No RAM.
+    #[error("guest memory must not be 0 bytes; the smallest size is 2 MiB")]
+    NoMemory,
+    /// RAM that is not made of large pages.
+    #[error("guest memory must be a multiple of 2 MiB; {} is not", Bytes(*bytes))]
+    MemorySize {
+        /// The size asked for.
+        bytes: u64,
+    },
+    /// RAM that no processor could address.
+    #[error("guest memory of {} is more than the {} that can be addressed", Bytes(*bytes), Bytes(MAX_RAM_BYTES))]
+    TooMuchMemory {
+        /// The size asked for.
+        bytes: u64,
+    },
+    /// A mode that does not exist yet.
+    #[error("durability=atomic is not available in this version; choose shared or none")]
+    Atomic,
+    /// A quota that is not made of pages.
+    #[error("the wire quota must be a multiple of 4 KiB; {} is not", Bytes(*bytes))]
+    WireQuota {
+        /// The quota asked for.
+        bytes: u64,
+    },
+    /// A time limit that is none.
+    #[error("the time limit must be more than 0 and at most 31622400 seconds; {seconds} is not")]
+    Timeout {
+        /// The limit asked for.
+        seconds: f64,
+    },
+}
+
+/// Error of reading `--memory`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// A key that does not exist.
+    #[error("unknown key '{key}'; the keys are size, file and durability")]
+    Key {
+        /// The key.
+        key: String,
+    },
+    /// A key with nothing behind it.
+    #[error("'{key}' has no value; write {key}=VALUE")]
+    NoValue {
+        /// The key.
+        key: String,
+    },
+    /// A value that can't be read, or a key given twice.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// A size as users write it: a number of bytes or a text with a suffix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl std::str::FromStr for Size {
+    type Err = size::SizeError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        size::parse(text).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Size;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a size such as 67108864 or \"64M\"")
+            }
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
+                u64::try_from(bytes).map(Size).map_err(|_| E::custom(format!("a size can't be negative; {bytes} is")))
+            }
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Size, E> {
+                Ok(Size(bytes))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+fn durability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durability>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map(Some).map_err(de::Error::custom)
+}
+
+/// Guest memory, as `--memory` and the table `[memory]` of a configuration file give it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// RAM size.
+    pub size: Option<Size>,
+    /// RAM file.
+    pub file: Option<PathBuf>,
+    /// What a sync promises.
+    #[serde(deserialize_with = "durability")]
+    pub durability: Option<Durability>,
+}
+
+impl MemoryConfig {
+    /// The keys of `--memory`.
+    const KEYS: [&str; 3] = ["size", "file", "durability"];
+
+    /// Returns these options with what they lack taken from `other`.
+    #[must_use]
+    fn or(self, other: Self) -> Self {
+        Self {
+            size: self.size.or(other.size),
+            file: self.file.or(other.file),
+            durability: self.durability.or(other.durability),
+        }
+    }
+}
+
+impl std::str::FromStr for MemoryConfig {
+    type Err = MemoryError;
+
+    /// Reads `size=64M,file=guest.ram,durability=shared`; the first item may be a bare size.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut pairs = Vec::new();
+        for (place, item) in text.split(',').enumerate() {
+            let (key, value) = match item.split_once('=') {
+                Some(pair) => pair,
+                None if place == 0 && !Self::KEYS.contains(&item) && item.starts_with(|c: char| c.is_ascii_digit()) => {
+                    ("size", item)
+                }
+                None => (item, ""),
+            };
+            if !Self::KEYS.contains(&key) {
+                return Err(MemoryError::Key { key: key.to_owned() });
+            }
+            if value.is_empty() {
+                return Err(MemoryError::NoValue { key: key.to_owned() });
+            }
+            pairs.push((key, value));
+        }
+        let values = MapDeserializer::new(pairs.into_iter());
+        Self::deserialize(values).map_err(|error: ValueError| MemoryError::Value(error.to_string()))
+    }
+}
+
+/// What happens when storage reports an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStorageError {
+    /// The machine is stopped: pages that are not wired may have reverted to older bytes.
+    #[default]
+    Stop,
+    /// The machine goes on, and every further sync fails.
+    Latch,
+}
+
+/// The machine's options as the command line and a configuration file give them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// Guest image.
+    pub kernel: Option<PathBuf>,
+    /// Guest memory.
+    pub memory: MemoryConfig,
+    /// Most memory that the guest may keep wired.
+    pub wire_quota: Option<Size>,
+    /// Time limit in seconds.
+    pub timeout: Option<f64>,
+    /// What happens when storage reports an error.
+    pub on_storage_error: Option<OnStorageError>,
+    /// Script that `wirevm run` carries out.
+    pub script: Option<PathBuf>,
+}
+
+/// Checked options of guest memory; `None` leaves the choice to the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryOptions {
+    /// RAM size in bytes, a multiple of 2 MiB.
+    pub size_bytes: Option<u64>,
+    /// RAM file, which is made if it does not exist.
+    pub file: Option<PathBuf>,
+    /// What a sync promises; never [`Durability::Atomic`].
+    pub durability: Option<Durability>,
+}
+
+/// Checked options of a machine; `None` leaves the choice to the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineOptions {
+    /// Guest image; the built-in one if `None`.
+    pub kernel: Option<PathBuf>,
+    /// Guest memory.
+    pub memory: MemoryOptions,
+    /// Most bytes that the guest may keep wired, a multiple of the page size.
+    pub wire_quota_bytes: Option<u64>,
+    /// How long the machine may run.
+    pub timeout: Option<Duration>,
+    /// What happens when storage reports an error.
+    pub on_storage_error: OnStorageError,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it can't be read, or holds an unknown key or a value of the wrong kind.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|error| {
+            let line =
+                error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+            let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+            let reason = line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"));
+            ConfigError::File { path: path.to_owned(), reason }
+        })
+    }
+
+    /// Returns these options with what they lack taken from `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            kernel: self.kernel.or(other.kernel),
+            memory: self.memory.or(other.memory),
+            wire_quota: self.wire_quota.or(other.wire_quota),
+            timeout: self.timeout.or(other.timeout),
+            on_storage_error: self.on_storage_error.or(other.on_storage_error),
+            script: self.script.or(other.script),
+        }
+    }
+
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first value that no machine can have.
+    pub fn check(self) -> Result<MachineOptions, ConfigError> {
+        let size_bytes = self.memory.size.map(|size| size.0);
+        match size_bytes {
+            Some(0) => return Err(ConfigError::NoMemory),
+            Some(bytes) if !bytes.is_multiple_of(LARGE_PAGE_SIZE) => return Err(ConfigError::MemorySize { bytes }),
+            Some(bytes) if bytes > MAX_RAM_BYTES => return Err(ConfigError::TooMuchMemory { bytes }),
+            _ => {}
+        }
+        if self.memory.durability == Some(Durability::Atomic) {
+            return Err(ConfigError::Atomic);
+        }
+        let wire_quota_bytes = self.wire_quota.map(|size| size.0);
+        if let Some(bytes) = wire_quota_bytes.filter(|bytes| !bytes.is_multiple_of(PAGE_SIZE)) {
+            return Err(ConfigError::WireQuota { bytes });
+        }
+        let timeout = self.timeout.map(check_timeout).transpose()?;
+        let MemoryConfig { file, durability, .. } = self.memory;
+        Ok(MachineOptions {
+            kernel: self.kernel,
+            memory: MemoryOptions { size_bytes, file, durability },
+            wire_quota_bytes,
+            timeout,
+            on_storage_error: self.on_storage_error.unwrap_or_default(),
+        })
+    }
+}
+
+fn check_timeout(seconds: f64) -> Result<Duration, ConfigError> {
+    let refused = ConfigError::Timeout { seconds };
+    if !(seconds > 0.0 && seconds <= MAX_TIMEOUT_SECONDS) {
+        return Err(refused);
+    }
+    let limit = Duration::try_from_secs_f64(seconds).map_err(|_| ConfigError::Timeout { seconds })?;
+    // Less than a nanosecond rounds to nothing.
+    if limit.is_zero() { Err(refused) } else { Ok(limit) }
+}
+
+#[cfg(test)]
+mod test {
+    use super::{Config, ConfigError, MachineOptions, MemoryConfig, MemoryError, OnStorageError, Size};
+    use std::io::Write;
+    use std::time::Duration;
+    use wirevm_devices::durability::Durability;
+
+    fn memory(text: &str) -> Result<MemoryConfig, String> {
+        text.parse().map_err(|error: MemoryError| error.to_string())
+    }
+
+    fn read(text: &str) -> Result<Config, String> {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        Config::read(file.path()).map_err(|error| error.to_string().replace(&file.path().display().to_string(), "F"))
+    }
+
+    fn check(memory: &str) -> Result<MachineOptions, String> {
+        let memory = memory.parse().expect("readable");
+        Config { memory, ..Config::default() }.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn memory_keys_come_in_any_order_and_size_may_stand_bare() {
+        let all = memory("size=64M,file=guest.ram,durability=shared").expect("all keys");
+        assert_eq!((all.size, all.file.as_deref()), (Some(Size(64 << 20)), Some("guest.ram".as_ref())));
+        assert_eq!(all.durability, Some(Durability::Shared));
+        assert_eq!(memory("file=guest.ram,durability=shared,size=64M"), Ok(all.clone()));
+        assert_eq!(memory("64M,file=guest.ram,durability=shared"), Ok(all));
+        assert_eq!(memory("file=a=b").map(|m| m.file), Ok(Some("a=b".into())));
+    }
+
+    #[test]
+    fn memory_mistakes_are_told_in_a_sentence() {
+        let cases = [
+            ("sise=1M", "unknown key 'sise'; the keys are size, file and durability"),
+            ("file=a,64M", "unknown key '64M'; the keys are size, file and durability"),
+            ("", "unknown key ''; the keys are size, file and durability"),
+            ("size", "'size' has no value; write size=VALUE"),
+            ("64M,file=", "'file' has no value; write file=VALUE"),
+            ("size=64X", "'X' is not a size suffix; use K, M, G or T (KiB, MiB, GiB and TiB are the same, B is bytes)"),
+            ("size=1M,size=2M", "duplicate field `size`"),
+            ("durability=full", "unknown durability 'full': expected none, shared or atomic"),
+        ];
+        for (text, error) in cases {
+            assert_eq!(memory(text), Err(error.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_no_machine_has_are_refused_with_their_number() {
+        assert_eq!(check("size=0"), Err("guest memory must not be 0 bytes; the smallest size is 2 MiB".into()));
+        assert_eq!(check("19M"), Err("guest memory must be a multiple of 2 MiB; 19 MiB is not".into()));
+        assert_eq!(check("4097"), Err("guest memory must be a multiple of 2 MiB; 4097 bytes is not".into()));
+        let error = check("64T").expect_err("too much");
+        assert!(error.starts_with("guest memory of 64 TiB is more than the"), "{error}");
+        assert_eq!(check("2M").map(|options| options.memory.size_bytes), Ok(Some(2 << 20)));
+        assert!(check("durability=atomic").expect_err("reserved").contains("choose shared or none"));
+    }
+
+    #[test]
+    fn quota_and_timeout_are_checked() {
+        let check = |config: Config| config.check().map_err(|error| error.to_string());
+        let quota = |bytes| Config { wire_quota: Some(Size(bytes)), ..Config::default() };
+        assert_eq!(check(quota(4095)), Err("the wire quota must be a multiple of 4 KiB; 4095 bytes is not".into()));
+        assert_eq!(check(quota(0)).map(|options| options.wire_quota_bytes), Ok(Some(0)));
+        let timeout = |seconds| Config { timeout: Some(seconds), ..Config::default() }.check();
+        assert_eq!(timeout(0.25).expect("a quarter").timeout, Some(Duration::from_millis(250)));
+        for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300, 1e-300] {
+            assert!(matches!(timeout(seconds), Err(ConfigError::Timeout { .. })), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn file_has_the_same_keys_and_the_command_line_wins() {
+        let file = read(
+            "kernel = 'k.elf'\ntimeout = 30\nwire-quota = '8M'\non-storage-error = 'latch'\nscript = 's.wvm'\n\
+             [memory]\nsize = 67108864\ndurability = 'none'",
+        )
+        .expect("a configuration");
+        let cli = Config { timeout: Some(1.5), memory: memory("128M").expect("a size"), ..Config::default() };
+        let merged = cli.or(file);
+        assert_eq!(merged.script, Some("s.wvm".into()));
+        let options = merged.check().expect("valid");
+        assert_eq!(options.kernel, Some("k.elf".into()));
+        assert_eq!(options.memory.size_bytes, Some(128 << 20));
+        assert_eq!(options.memory.durability, Some(Durability::None));
+        assert_eq!(options.wire_quota_bytes, Some(8 << 20));
+        assert_eq!(options.timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(options.on_storage_error, OnStorageError::Latch);
+    }
+
+    #[test]
+    fn file_mistakes_are_told_with_their_line() {
+        let unknown = read("\nkernle = 'x'").expect_err("unknown key");
+        assert!(unknown.starts_with("'F' is not a valid configuration: line 2: unknown field `kernle`"), "{unknown}");
+        assert!(unknown.contains("`wire-quota`"), "{unknown}");
+        let value = read("[memory]\nsize = '5X'").expect_err("no size");
+        assert!(value.contains("line 2: 'X' is not a size suffix"), "{value}");
+        let negative = read("[memory]\nsize = -1").expect_err("no size");
+        assert!(negative.contains("can't be negative"), "{negative}");
+        let broken = read("kernel = ").expect_err("no value");
+        assert!(!broken.contains('\n'), "{broken}");
+        assert!(matches!(Config::read("/no/such.toml".as_ref()), Err(ConfigError::Read { .. })));
+    }
+}

@@ -1,0 +1,25 @@
+//! The script language: one operation a line, each with what is expected of it.
+//!
+//! `resources/scripts/GRAMMAR.md` is the definition; this module follows it. A [`ScriptSource`](source::ScriptSource)
+//! gives a [`Script`], or every error that the text has, and [`run`](run::run) carries a script out over a
+//! [`Target`](target::Target).
+
+pub mod ast;
+mod cursor;
+mod frames;
+mod lexer;
+mod outcome;
+mod parser;
+mod print;
+pub mod run;
+mod sample;
+pub mod source;
+mod syntax_error;
+pub mod target;
+#[cfg(test)]
+mod test;
+
+pub use ast::Script;
+#[cfg(test)]
+use parser::parse;
+pub use syntax_error::{SyntaxError, SyntaxErrors};

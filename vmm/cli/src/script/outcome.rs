@@ -1,0 +1,101 @@
+//! What an operation came to, and whether that was expected.
+
+use std::fmt;
+
+use wirevm_map::KernReturn;
+
+use super::ast::{PageValue, Span, Value};
+use super::print::joined;
+use super::sample::{Pages, Sample};
+
+/// What an operation came to.
+pub(super) enum Outcome {
+    Code(KernReturn),
+    Address(u64),
+    /// Pages; `None` when none of the pages asked about has a frame.
+    Count(Option<u64>),
+    Unsupported,
+    Bytes(Sample),
+    Mismatch {
+        address: u64,
+        expected: u8,
+        got: u8,
+    },
+    Layout(Vec<Span>),
+    Pages(Pages),
+    /// A broken invariant of the VM system.
+    Violation(String),
+    /// More pages than one operation shows.
+    TooMany(u64),
+    Exit(u8),
+}
+
+impl Outcome {
+    /// Tells whether this is what was expected.
+    pub(super) fn meets(&self, expected: &Value) -> bool {
+        match (expected, self) {
+            (Value::Any, _) => true,
+            (Value::Code(code), Self::Code(got)) => code == got,
+            (Value::Code(code), _) => *code == KernReturn::Success && self.is_success(),
+            (Value::Mismatch, Self::Mismatch { .. }) => true,
+            (Value::None, Self::Count(None)) | (Value::Unsupported, Self::Unsupported) => true,
+            (Value::None, Self::Layout(spans)) => spans.is_empty(),
+            (Value::Number(number), Self::Address(got) | Self::Count(Some(got))) => number == got,
+            (Value::Pattern(_), Self::Bytes(sample)) => sample.length() > 0 && sample.difference().is_none(),
+            (Value::Layout(spans), Self::Layout(got)) => spans == got,
+            (Value::Pages(expected), Self::Pages(got)) => pages_meet(expected, got),
+            _ => false,
+        }
+    }
+
+    /// Tells whether a result that is no code counts as success.
+    const fn is_success(&self) -> bool {
+        !matches!(self, Self::Code(_) | Self::Mismatch { .. } | Self::Violation(_) | Self::TooMany(_))
+    }
+
+    /// Returns the result as a mismatch shows it: with the first byte that differs, where there is one.
+    pub(super) fn in_detail(&self) -> String {
+        match self {
+            Self::Bytes(sample) => sample.difference().map_or_else(
+                || self.to_string(),
+                |found| {
+                    let (offset, expected, got) = (found.offset, found.expected, found.got);
+                    format!("{sample}, with {got:#04x} in place of {expected:#04x} at byte {offset}")
+                },
+            ),
+            _ => self.to_string(),
+        }
+    }
+}
+
+fn pages_meet(expected: &[PageValue], got: &Pages) -> bool {
+    let page_meets = |(expected, got): (&PageValue, &Option<Box<[u8; 4096]>>)| match (expected, got) {
+        (PageValue::None, None) => true,
+        (PageValue::Filled(pattern), Some(bytes)) => (0..).zip(bytes.iter()).all(|(at, byte)| pattern.at(at) == *byte),
+        (PageValue::Starts(pattern), Some(bytes)) => bytes.starts_with(pattern.bytes()),
+        _ => false,
+    };
+    expected.len() == got.0.len() && expected.iter().zip(got.0.iter().map(|page| &page.0)).all(page_meets)
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "{code}"),
+            Self::Address(address) => write!(f, "{address:#x}"),
+            Self::Count(None) => f.write_str("none"),
+            Self::Count(Some(pages)) => write!(f, "{pages}"),
+            Self::Unsupported => f.write_str("unsupported"),
+            Self::Bytes(sample) => write!(f, "{sample}"),
+            Self::Mismatch { address, expected, got } => {
+                write!(f, "MISMATCH at {address:#x} ({got:#04x} in place of {expected:#04x})")
+            }
+            Self::Layout(spans) if spans.is_empty() => f.write_str("none"),
+            Self::Layout(spans) => joined(f, spans),
+            Self::Pages(pages) => write!(f, "{pages}"),
+            Self::Violation(reason) => write!(f, "VIOLATION ({reason})"),
+            Self::TooMany(most) => write!(f, "more than {most} pages"),
+            Self::Exit(code) => write!(f, "exit {code}"),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Every script and every example that is shipped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::script::parse;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../resources/scripts")
+}
+
+/// Returns the code blocks of a Markdown text that are marked with `language`, with their first lines' numbers.
+fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
+    let fence = format!("```{language}");
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (number, line) in text.lines().enumerate() {
+        match &mut open {
+            None if line == fence => open = Some((number + 2, String::new())),
+            Some(_) if line == "```" => blocks.extend(open.take()),
+            Some((_, block)) => *block += &format!("{line}\n"),
+            None => {}
+        }
+    }
+    assert_eq!(open, None, "a block is not closed");
+    blocks
+}
+
+#[test]
+fn shipped_scripts_parse_and_print_and_parse_again() {
+    let mut scripts = 0;
+    for file in fs::read_dir(folder()).expect("the folder of the scripts") {
+        let path = file.expect("a file").path();
+        if path.extension().is_none_or(|extension| extension != "wvm") {
+            continue;
+        }
+        scripts += 1;
+        let text = fs::read(&path).expect("a script");
+        let script = parse(&text).unwrap_or_else(|errors| panic!("{}", errors.render(&path.display().to_string())));
+        let plain = script.to_string();
+        let again = parse(plain.as_bytes()).unwrap_or_else(|errors| panic!("{}\n{plain}", errors.render("plain")));
+        assert_eq!(again.to_string(), plain);
+        assert_eq!(again.statements.len(), script.statements.len());
+    }
+    assert!(scripts >= 10, "{scripts} scripts");
+}
+
+#[test]
+fn every_example_in_the_grammar_parses() {
+    let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
+    let examples = blocks(&grammar, "wvm");
+    assert!(examples.len() >= 5, "{} examples", examples.len());
+    for (line, example) in examples {
+        if let Err(errors) = parse(example.as_bytes()) {
+            panic!("the example at line {line}:\n{}", errors.render("GRAMMAR.md"));
+        }
+    }
+}
+
+#[test]
+fn every_counterexample_in_the_grammar_is_an_error() {
+    let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
+    let lines: Vec<_> = blocks(&grammar, "wvm-error").into_iter().flat_map(|(_, block)| lines(&block)).collect();
+    assert!(lines.len() >= 20, "{} counterexamples", lines.len());
+    for line in lines {
+        let errors = parse(line.as_bytes()).expect_err(&line);
+        assert_eq!(errors.errors().len(), 1, "{line}: {errors}");
+        assert_eq!(errors.errors()[0].line, 1);
+    }
+}
+
+fn lines(block: &str) -> Vec<String> {
+    block.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn grammar_lists_every_operation_flag_and_code() {
+    use crate::script::ast::{FlagWord, Flags};
+    let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
+    let codes = wirevm_map::KernReturn::ALL.map(wirevm_map::KernReturn::name);
+    let flags = Flags::WIRE.into_iter().chain(Flags::SYNC).filter_map(|flag| match flag {
+        FlagWord::Named(name, _) => Some(name),
+        FlagWord::Bits(_) => None,
+    });
+    for word in codes.into_iter().chain(flags) {
+        assert!(grammar.contains(&format!("`{word}`")), "{word} is not explained");
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the language as a whole.
+
+mod examples;
+mod generate;
+mod round_trip;
+mod runner;
+mod scripted;
+mod syntax;

@@ -1,0 +1,139 @@
+//! A target that answers from a small model of a guest and its host.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use wirevm_agent::{Command, FrameRow, LayoutRow, Reply};
+use wirevm_map::{FrameRun, KernReturn, PAGE_SIZE, PageRange};
+
+use crate::exit_code::ExitCode;
+use crate::script::target::{Target, TargetError, WitnessAnswer, WitnessQuery};
+
+/// Pages of memory that have frames as soon as they are allocated; wiring is one count per page.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    /// Frame and wired count of each page that is allocated.
+    pub(super) pages: BTreeMap<u64, (Option<u64>, u64)>,
+    pub(super) bytes: BTreeMap<u64, u8>,
+    /// Rows that a reply can hold.
+    pub(super) most_rows: usize,
+    /// What is answered instead of the next replies.
+    pub(super) instead: VecDeque<Reply>,
+    /// After how many calls the machine ends.
+    pub(super) dies_after: Option<usize>,
+    /// What was asked.
+    pub(super) calls: Vec<Command>,
+    pub(super) questions: Vec<WitnessQuery>,
+    pub(super) dirty: WitnessDirty,
+}
+
+/// What the host says about dirtiness.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum WitnessDirty {
+    /// Every frame is dirty.
+    #[default]
+    All,
+    /// It can't tell.
+    Unsupported,
+    /// It answers something else.
+    Senseless,
+}
+
+pub(super) const BASE: u64 = 0x10_0000;
+
+impl Model {
+    pub(super) fn new() -> Self {
+        Self { most_rows: usize::MAX, ..Self::default() }
+    }
+
+    /// Allocates pages at [`BASE`], each with a frame of its own, the frames in descending order.
+    fn allocate(&mut self, pages: u64) -> u64 {
+        let first = BASE / PAGE_SIZE;
+        self.pages.extend((0..pages).map(|page| (first + page, (Some(1000 - page), 0))));
+        BASE
+    }
+
+    /// Takes the frame from a page.
+    pub(super) fn unback(&mut self, page: u64) {
+        self.pages.insert(page, (None, 0));
+    }
+
+    fn wire(&mut self, start: u64, end: u64, by: u64) -> KernReturn {
+        let pages = start / PAGE_SIZE..end / PAGE_SIZE;
+        if pages.clone().any(|page| !self.pages.contains_key(&page)) {
+            return KernReturn::InvalidAddress;
+        }
+        self.pages.range_mut(pages).for_each(|(_, (_, count))| *count = by);
+        KernReturn::Success
+    }
+
+    fn range(&self, start: u64, end: u64) -> Vec<(u64, Option<u64>, u64)> {
+        let pages = start / PAGE_SIZE..end / PAGE_SIZE;
+        self.pages.range(pages).map(|(page, (frame, count))| (*page, *frame, *count)).collect()
+    }
+
+    fn answer(&mut self, command: &Command) -> Reply {
+        match *command {
+            Command::Allocate { size, .. } => Reply::Address(self.allocate(size / PAGE_SIZE)),
+            Command::Wire { start, end, .. } => Reply::Done(self.wire(start, end, 1)),
+            Command::Unwire { start, end, .. } => Reply::Done(self.wire(start, end, 0)),
+            Command::Write { address, size, pattern } => {
+                self.bytes.extend((0..size).map(|offset| (address + offset, pattern.at(offset))));
+                Reply::Done(KernReturn::Success)
+            }
+            Command::Read { address, size } => {
+                let byte = |address| self.bytes.get(&address).copied().unwrap_or(0);
+                Reply::Bytes((address..address + size).map(byte).collect())
+            }
+            // One row a page: the runner has to join them.
+            Command::Layout { start, end } => {
+                let row = |(page, _, wired_count)| LayoutRow {
+                    pages: PageRange::new(page, page + 1),
+                    wired_count,
+                    user_wired: wired_count > 0,
+                };
+                let rows: Vec<_> = self.range(start, end).into_iter().map(row).collect();
+                if rows.len() > self.most_rows { Reply::Malformed } else { Reply::Layout(rows) }
+            }
+            Command::Frames { start, end } => {
+                let row = |(page, frame, _): (u64, Option<u64>, u64)| FrameRow {
+                    pages: PageRange::new(page, page + 1),
+                    frames: frame.map(|frame| FrameRun::new(frame, 1)),
+                };
+                let rows: Vec<_> = self.range(start, end).into_iter().map(row).collect();
+                if rows.len() > self.most_rows { Reply::Malformed } else { Reply::Frames(rows) }
+            }
+            _ => Reply::Done(KernReturn::Success),
+        }
+    }
+}
+
+impl Target for Model {
+    fn call(&mut self, command: &Command) -> Result<Reply, TargetError> {
+        self.calls.push(*command);
+        if self.dies_after.is_some_and(|calls| self.calls.len() > calls) {
+            return Err(TargetError::new(ExitCode::GuestPanic, "the guest panicked: boom"));
+        }
+        let reply = self.answer(command);
+        Ok(self.instead.pop_front().unwrap_or(reply))
+    }
+
+    fn witness(&mut self, query: WitnessQuery) -> Result<WitnessAnswer, TargetError> {
+        self.questions.push(query.clone());
+        let pages = |runs: &[FrameRun]| runs.iter().map(|run| run.pages).sum();
+        Ok(match (query, self.dirty) {
+            (WitnessQuery::Locked, _) => {
+                WitnessAnswer::Pages(self.pages.values().filter(|(_, count)| *count > 0).count() as u64)
+            }
+            (WitnessQuery::Resident(runs), _) | (WitnessQuery::Dirty(runs), WitnessDirty::All) => {
+                WitnessAnswer::Pages(pages(&runs))
+            }
+            (WitnessQuery::Dirty(_), WitnessDirty::Unsupported) => WitnessAnswer::Unsupported,
+            (WitnessQuery::Dirty(_), WitnessDirty::Senseless) => WitnessAnswer::Page(Box::new([0; 4096])),
+            (WitnessQuery::Page(frame), _) => {
+                let page = self.pages.iter().find(|(_, (found, _))| *found == Some(frame)).map_or(0, |(page, _)| *page);
+                let byte = |offset| self.bytes.get(&(page * PAGE_SIZE + offset as u64)).copied().unwrap_or(0);
+                WitnessAnswer::Page(Box::new(std::array::from_fn(byte)))
+            }
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! A machine from its options to its report.
+
+use wirevm_devices::durability::Durability;
+use wirevm_vmm::{Machine, Outcome, kvm};
+
+use crate::bench;
+use crate::config::MachineOptions;
+use crate::exit_code::{CommandError, ExitCode};
+use crate::kvm_target::{KvmTarget, ended, exit_code_of};
+use crate::prepare::prepare;
+use crate::report::{BenchReport, MachineReport, RunReport};
+use crate::script::Script;
+use crate::script::run::run as run_script;
+
+/// Fewer instructions than this from entry to ready mean that KVM emulated the odd port access only, not ring 0.
+const EMULATED_RING_0: u64 = 1000;
+
+/// Boots a guest, carries a script out, and reports both. `name` is the script's, for messages.
+///
+/// What goes wrong once the guest runs is part of the report.
+///
+/// # Errors
+/// [`CommandError`] when no guest ran; nothing is left behind then.
+pub fn run(options: &MachineOptions, name: &str, script: &Script) -> Result<RunReport, CommandError> {
+    let (mut machine, mut report) = prepare(options)?.start()?;
+    boot(&machine, &mut report)?;
+    let durable = report.durability == Durability::Shared.to_string();
+    let run = run_script(script, &mut KvmTarget::new(&mut machine), durable);
+    let mut report = RunReport::new(report, name, run);
+    // A script that says `exit` has ended the guest; otherwise its last line is the end.
+    machine.stop();
+    let latched = machine.syncs().latched();
+    match machine.finish() {
+        Err(error) => report.ended_by(&CommandError::new(ExitCode::RamFile, error)),
+        Ok(outcome @ (Outcome::Exit { .. } | Outcome::Stopped)) => drop(outcome),
+        Ok(outcome) => report.ended_by(&ended(&outcome)),
+    }
+    if let Some(error) = latched {
+        report.ended_by(&CommandError::new(ExitCode::Storage, error.to_string()));
+    }
+    Ok(report)
+}
+
+/// Waits until the guest takes commands and notes what that took.
+pub fn boot(machine: &Machine, report: &mut MachineReport) -> Result<(), CommandError> {
+    let booted = machine.wait_ready().map_err(|outcome| {
+        let exit = match outcome {
+            // A guest that ends before it takes commands has not done what it was started for, whatever its code.
+            Outcome::Exit { .. } => ExitCode::Failure,
+            _ => exit_code_of(&outcome),
+        };
+        CommandError::new(exit, format!("before it took commands: {outcome}"))
+    })?;
+    report.boot_time = booted.elapsed;
+    report.boot_instructions = booted.instructions.filter(|count| *count >= EMULATED_RING_0);
+    let ring_0 = if report.boot_instructions.is_some() { "ring 0 emulated" } else { "ring 0 native" };
+    report.kvm = format!("{}, {ring_0}", report.kvm);
+    Ok(())
+}
+
+/// Tells whether KVM can run a machine of ours: what it is, or what is in the way.
+///
+/// # Errors
+/// The sentence that says what is in the way.
+pub fn kvm_usable() -> Result<String, String> {
+    let kvm = kvm::open().map_err(|error| CommandError::new(ExitCode::Kvm, error).to_string())?;
+    kvm.create_vm().map_err(|error| format!("KVM cannot create a virtual machine: {error}"))?;
+    Ok(format!("API {}", kvm.get_api_version()))
+}
+
+/// Measures booting.
+///
+/// # Errors
+/// [`CommandError`] when a guest does not boot.
+pub fn bench_boot(options: &MachineOptions) -> Result<BenchReport, CommandError> {
+    bench::boot(options)
+}
