@@ -105,7 +105,7 @@ mod test {
 
         assert_eq!(console.write(0, 1, &[1]), Signal::None);
         assert_eq!(console.enqueue(b"xy").expect("enqueued"), 2);
-        assert!(interrupt.read().is_ok());
+        assert_eq!(interrupt.read().expect("raised"), 1);
         let mut byte = [0];
         console.read(0, 0, &mut byte);
         assert_eq!(byte, *b"x");

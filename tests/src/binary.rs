@@ -56,6 +56,23 @@ pub fn path() -> PathBuf {
     .clone()
 }
 
+/// Returns the path of the guest image that the binary embeds: the newest that its build script made.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn image() -> PathBuf {
+    let binary = path();
+    let builds = binary.parent().expect("target/profile").join("build");
+    let folders = builds.read_dir().expect("target/profile/build").flatten().map(|entry| entry.path().join("out/image"));
+    let images = folders.flat_map(|folder| {
+        let targets = folder.read_dir().into_iter().flatten().flatten();
+        targets.map(|target| target.path().join("image/wirevm-kernel")).collect::<Vec<_>>()
+    });
+    let made = |image: &PathBuf| image.metadata().and_then(|metadata| metadata.modified()).ok();
+    images.filter(|image| made(image).is_some()).max_by_key(made).expect("the build script's image")
+}
+
 impl Wirevm {
     /// Starts a command line.
     #[must_use]
