@@ -126,6 +126,11 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// Reads a value that is there; the items of `--memory` know no other.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 fn durability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durability>, D::Error> {
     let name = String::deserialize(deserializer)?;
     name.parse().map(Some).map_err(de::Error::custom)
@@ -136,8 +141,10 @@ fn durability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durab
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
     /// RAM size.
+    #[serde(deserialize_with = "present")]
     pub size: Option<Size>,
     /// RAM file.
+    #[serde(deserialize_with = "present")]
     pub file: Option<PathBuf>,
     /// What a sync promises.
     #[serde(deserialize_with = "durability")]

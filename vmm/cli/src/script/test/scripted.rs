@@ -58,7 +58,7 @@ impl Model {
     }
 
     fn wire(&mut self, start: u64, end: u64, by: u64) -> KernReturn {
-        let pages = start / PAGE_SIZE..end / PAGE_SIZE;
+        let pages = start / PAGE_SIZE..(end / PAGE_SIZE).max(start / PAGE_SIZE);
         if pages.clone().any(|page| !self.pages.contains_key(&page)) {
             return KernReturn::InvalidAddress;
         }
@@ -67,7 +67,7 @@ impl Model {
     }
 
     fn range(&self, start: u64, end: u64) -> Vec<(u64, Option<u64>, u64)> {
-        let pages = start / PAGE_SIZE..end / PAGE_SIZE;
+        let pages = start / PAGE_SIZE..(end / PAGE_SIZE).max(start / PAGE_SIZE);
         self.pages.range(pages).map(|(page, (frame, count))| (*page, *frame, *count)).collect()
     }
 

@@ -49,7 +49,7 @@ fn errors_name_the_place_and_what_would_be_right() {
     assert_error("check => 0", 10, 1, "a return code such as SUCCESS");
     assert_error("check => success", 10, 7, "a return code such as SUCCESS");
     assert_error("check => SUCCESS if", 20, 1, "'durable', the only condition");
-    assert_error("layout a => [0,2)0 [1,4)0", 23, 1, "the pages of a layout ascend");
+    assert_error("layout a => [0,2)0 [1,4)0", 24, 1, "the pages of a layout ascend");
     assert_error("layout a => [0,2)V", 18, 1, "a wired count");
     assert_error("host file a =>", 15, 1, "contents of pages");
     assert_error("check check", 7, 5, "expected the end of the line");
