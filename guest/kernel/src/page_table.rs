@@ -141,11 +141,11 @@ impl<M: TableMemory> PageTables<M> {
         let index = index_at(1, page);
         let old = self.memory.read(directory, index);
         self.memory.write(directory, index, address_of(frame) | flags_of(prot) | LARGE);
-        if is_table(old) {
-            self.memory.free(frame_of(old));
-        }
         if old & PRESENT != 0 {
             self.memory.invalidate(PageRange::new(page, page + LARGE_PAGES));
+        }
+        if is_table(old) {
+            self.memory.free(frame_of(old));
         }
         Ok(())
     }
@@ -234,6 +234,8 @@ impl<M: TableMemory> PageTables<M> {
                     let entry = self.memory.read(directory, index);
                     if is_table(entry) {
                         self.memory.write(directory, index, 0);
+                        // Processors cache links between tables too; one page's invalidation forgets those.
+                        self.memory.invalidate(PageRange::new(page, page + 1));
                         self.memory.free(frame_of(entry));
                     }
                     page += LARGE_PAGES;
@@ -343,10 +345,10 @@ impl<M: TableMemory> PageTables<M> {
             let entry = self.memory.read(self.root, index);
             if entry & PRESENT != 0 {
                 self.memory.write(self.root, index, 0);
+                self.memory.invalidate(PageRange::new(0, LOWER_HALF_PAGES));
                 self.release_below(frame_of(entry), ROOT_LEVEL - 1);
             }
         }
-        self.memory.invalidate(PageRange::new(0, LOWER_HALF_PAGES));
     }
 
     fn release_below(&mut self, table: u64, level: u32) {

@@ -11,6 +11,11 @@ const LEAF_1_ECX: u32 = 1 << 13 | 1 << 21 | 1 << 24 | 1 << 30 | 1 << 31;
 /// Leaf 7 EBX: SMEP, RDSEED, CLFLUSHOPT, CLWB.
 const LEAF_7_EBX: u32 = 1 << 7 | 1 << 18 | 1 << 23 | 1 << 24;
 
+/// Leaf 0x80000001 ECX: LAHF in 64-bit mode.
+const EXTENDED_ECX: u32 = 1;
+/// Leaf 0x80000001 EDX: SYSCALL, no-execute, 64-bit mode.
+const EXTENDED_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 29;
+
 /// Returns the leaves for vCPU `index`.
 pub fn leaves(kvm: &Kvm, index: u32) -> Result<CpuId, kvm_ioctls::Error> {
     let mut leaves = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
@@ -24,6 +29,7 @@ pub fn leaves(kvm: &Kvm, index: u32) -> Result<CpuId, kvm_ioctls::Error> {
             (7, 0) => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, leaf.ebx & LEAF_7_EBX, 0, 0),
             (7, _) => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0),
             (0xb | 0x1f, _) => leaf.edx = index,
+            (0x8000_0001, _) => (leaf.ecx, leaf.edx) = (leaf.ecx & EXTENDED_ECX, leaf.edx & EXTENDED_EDX),
             _ => (),
         }
     }

@@ -3,6 +3,9 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use std::collections::{BTreeMap, BTreeSet};
 use wirevm_map::{FrameRun, PageRange, Prot};
 
+/// Tables stand behind this frame, the frames that tests map in front of it, so that a link is told from a mapping.
+const FIRST_TABLE: u64 = 1 << 30;
+
 /// Tables in ordinary memory, a translation cache that forgets only what it is told to, and a frame budget.
 #[derive(Default)]
 struct Memory {
@@ -10,27 +13,38 @@ struct Memory {
     next: u64,
     budget: u64,
     cached: BTreeSet<u64>,
+    /// Tables that a processor may still reach through a link that it has cached.
+    linked: BTreeSet<u64>,
 }
 
 impl TableMemory for Memory {
     fn allocate(&mut self) -> Option<u64> {
         self.budget = self.budget.checked_sub(1)?;
         self.next += 1;
-        self.tables.insert(self.next, vec![0; 512]);
-        Some(self.next)
+        let frame = FIRST_TABLE + self.next;
+        self.tables.insert(frame, vec![0; 512]);
+        Some(frame)
     }
     fn free(&mut self, frame: u64) {
         assert!(self.tables.remove(&frame).is_some(), "table {frame} is freed twice");
+        assert!(!self.linked.contains(&frame), "table {frame} is freed while a processor may still walk it");
         self.budget += 1;
     }
     fn read(&self, frame: u64, index: u64) -> u64 {
         self.tables[&frame][usize::try_from(index).expect("index")]
     }
     fn write(&mut self, frame: u64, index: u64, entry: u64) {
-        self.tables.get_mut(&frame).expect("table")[usize::try_from(index).expect("index")] = entry;
+        let place = &mut self.tables.get_mut(&frame).expect("table")[usize::try_from(index).expect("index")];
+        let old = std::mem::replace(place, entry);
+        if old & PRESENT != 0 && old != entry && frame_of(old) > FIRST_TABLE {
+            self.linked.insert(frame_of(old));
+        }
     }
     fn invalidate(&mut self, pages: PageRange) {
         self.cached.retain(|page| !pages.contains(*page));
+        if !pages.is_empty() {
+            self.linked.clear();
+        }
     }
 }
 
