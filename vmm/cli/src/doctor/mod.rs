@@ -85,7 +85,8 @@ impl Patient {
 /// Returns the folders in which a RAM file without a name is made, best first.
 #[must_use]
 pub fn temporary_folders() -> Vec<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     [Some(PathBuf::from(".")), cache, Some(PathBuf::from("/var/tmp"))].into_iter().flatten().collect()
 }
 

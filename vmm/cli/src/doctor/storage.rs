@@ -60,7 +60,7 @@ pub(super) fn file_system(place: &Place, patient: &Patient) -> Check {
         Place::NewFile { folder, kind } => (folder, kind),
     };
     match kind {
-        Ok(kind) => Check::ok(NAME, format!("{} is on {kind}, which is durable", path.display())),
+        Ok(kind) => Check::ok(NAME, format!("{} is on {kind}, a durable file system", path.display())),
         Err(_) if none => {
             Check::ok(NAME, format!("{} is on no durable file system, as durability=none allows", path.display()))
         }

@@ -175,7 +175,7 @@ fn cgroup_of_version_1_is_read_and_its_no_limit_understood() {
 #[test]
 fn ram_file_on_no_durable_file_system_fails_only_if_durability_is_wanted() {
     let mut host = Host::new();
-    assert_eq!(host.check("RAM file").found, ". is on ext4, which is durable");
+    assert_eq!(host.check("RAM file").found, ". is on ext4, a durable file system");
     host.durable = false;
     let check = host.check("RAM file");
     assert_eq!(check.verdict, Verdict::Warn);

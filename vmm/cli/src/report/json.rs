@@ -32,7 +32,7 @@ struct RunDocument<'a> {
     /// Name of the script.
     script: &'a str,
     /// The operations that were carried out, in order.
-    steps: Vec<StepDocument<'a>>,
+    operations: Vec<StepDocument<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -165,7 +165,7 @@ pub fn document(report: &RunReport) -> Result<String, serde_json::Error> {
         guest_code: *guest_code,
         machine: MachineDocument::from(&report.machine),
         script: &report.script,
-        steps: report.steps.iter().map(StepDocument::from).collect(),
+        operations: report.steps.iter().map(StepDocument::from).collect(),
     })
 }
 
@@ -222,8 +222,8 @@ mod test {
             "host_locked_pages": null,
             "elapsed_ns": 444240,
         });
-        assert_eq!(document["steps"][1], step);
-        assert_eq!(document["steps"][3]["asked"], "host");
+        assert_eq!(document["operations"][1], step);
+        assert_eq!(document["operations"][3]["asked"], "host");
     }
 
     #[test]

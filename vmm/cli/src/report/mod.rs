@@ -24,7 +24,7 @@ pub struct MachineReport {
     pub kernel: String,
     /// RAM size in bytes.
     pub ram_bytes: u64,
-    /// Where RAM is, such as `a temporary file in /var/tmp (ext4)`.
+    /// Where RAM is, for people, such as `a temporary file in /var/tmp (ext4)` or `guest.ram (xfs)`.
     pub ram_place: String,
     /// The RAM file, if it has a name.
     pub ram_file: Option<PathBuf>,

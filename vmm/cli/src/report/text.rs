@@ -26,14 +26,10 @@ fn header(machine: &MachineReport) -> String {
         Some(instructions) => format!("{} instructions, {}", grouped(instructions), duration(machine.boot_time)),
         None => duration(machine.boot_time),
     };
-    let ram = match &machine.ram_file {
-        Some(file) => format!("{} in {} ({})", Bytes(machine.ram_bytes), file.display(), machine.ram_place),
-        None => format!("{} in {}", Bytes(machine.ram_bytes), machine.ram_place),
-    };
     let rows = [
         ("KVM", machine.kvm.clone()),
         ("guest", format!("{}, ready after {boot}", machine.kernel)),
-        ("RAM", ram),
+        ("RAM", format!("{} in {}", Bytes(machine.ram_bytes), machine.ram_place)),
         ("durability", machine.durability.clone()),
         ("wire quota", Bytes(machine.wire_quota_bytes).to_string()),
     ];
@@ -88,7 +84,11 @@ fn footer(report: &RunReport) -> String {
     match (&ending.error, ending.exit) {
         (None, ExitCode::Ok) => format!("  {all} operations of {}, all as expected\n", report.script),
         (None, exit) => format!("  failed: {}\n", exit.meaning()),
-        (Some(error), _) => format!("  {met} of {all} operations as expected; failed: {error}\n"),
+        // The whole of it, registers and all, stands on standard error.
+        (Some(error), _) => {
+            let error = error.lines().next().unwrap_or_default();
+            format!("  {met} of {all} operations as expected; failed: {error}\n")
+        }
     }
 }
 
@@ -135,7 +135,7 @@ mod test {
         let mut report = report(End::Completed);
         report.steps.clear();
         report.machine.ram_file = Some("guest.ram".into());
-        report.machine.ram_place = "ext4".into();
+        report.machine.ram_place = "guest.ram (ext4)".into();
         report.machine.boot_instructions = None;
         report.machine.notes = vec!["sync answers unsupported".into()];
         let shown = text(&report);
