@@ -1,1 +1,150 @@
-fn main() {}
+//! The example scripts on a real guest, each with durable RAM and without, and the commands around them.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use wirevm_tests::needs::scratch_dir;
+use wirevm_tests::{Case, Need, Suite, Wirevm};
+
+fn scripts() -> Vec<PathBuf> {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/scripts"));
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().expect("the folder of scripts") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "wvm") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() >= 8, "one example a topic is expected, found {found:?}");
+    found
+}
+
+fn each(mode: &'static str) -> Vec<(String, (PathBuf, &'static str))> {
+    let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
+    scripts().into_iter().map(|path| (format!("{}_on_{mode}_ram", name(&path)), (path, mode))).collect()
+}
+
+fn carry_out((path, mode): (PathBuf, &'static str)) {
+    let folder = scratch_dir();
+    let memory = match mode {
+        "durable" => format!("size=16M,file={}", folder.path().join("guest.ram").display()),
+        _ => "size=16M,durability=none".to_owned(),
+    };
+    let finished = Wirevm::new(["script", &path.to_string_lossy(), "--memory", &memory, "--json", "--timeout", "100"])
+        .run()
+        .expect_code(0);
+    let report = finished.json();
+    let steps = report["operations"].as_array().expect("operations");
+    assert!(!steps.is_empty());
+    assert!(steps.iter().all(|step| step["ok"] == true), "{}", finished.stdout);
+}
+
+const CASES: &[Case] = &[
+    ("run_without_arguments_shows_the_guests_word_beside_the_hosts", &[Need::Kvm, Need::Durable], || {
+        let folder = scratch_dir();
+        let finished = Wirevm::new(["run"]).current_dir(folder.path()).run().expect_code(0);
+        for part in ["wire big user", "1024 locked", "sync a synchronous", "0 dirty", "as expected"] {
+            assert!(finished.stdout.contains(part), "{part} is not in\n{}", finished.stdout);
+        }
+        assert!(finished.elapsed < Duration::from_secs(5), "the demo took {:?}", finished.elapsed);
+        assert_eq!(folder.path().read_dir().expect("folder").count(), 0, "the temporary RAM file stays behind");
+    }),
+    ("run_without_a_durable_file_system_shows_sync_as_unsupported", &[Need::Kvm], || {
+        let finished = Wirevm::new(["run", "--memory", "durability=none"]).run().expect_code(0);
+        let sync = finished.stdout.lines().find(|line| line.contains("sync a synchronous")).expect("a sync row");
+        assert!(sync.contains("unsupported"), "{sync}");
+    }),
+    ("mismatch_tells_line_expected_and_got_and_ends_with_1", &[Need::Kvm], || {
+        let script = "a = allocate 2 pages\nwire a user\nhost locked => 3\nhost locked => 2\n";
+        let finished = Wirevm::new(["script", "-", "--memory", "8M,durability=none"]).input(script).run();
+        assert!(!finished.stdout.contains("line 4"), "{}", finished.stdout);
+        finished.expect_error(1, &["3", "'host locked' was expected to give 3", "gave 2"]);
+    }),
+    ("guest_panic_is_told_with_its_message_and_ends_with_11", &[Need::Kvm], || {
+        let finished = Wirevm::new(["script", "-", "--memory", "8M,durability=none"]).input("crash panic\n").run();
+        assert!(finished.stderr.contains("rip "), "{}", finished.stderr);
+        finished.expect_error(11, &["the guest panicked", "the host asked for a panic"]);
+    }),
+    ("guest_trap_is_told_with_vector_and_registers_and_ends_with_11", &[Need::Kvm], || {
+        let finished = Wirevm::new(["script", "-", "--memory", "8M,durability=none"]).input("crash trap\n").run();
+        assert!(finished.stderr.contains("cr2 ffffffff40000000"), "{}", finished.stderr);
+        finished.expect_error(11, &["vector 14 (page fault)"]);
+    }),
+    ("triple_fault_ends_with_10", &[Need::Kvm], || {
+        let finished =
+            Wirevm::new(["script", "-", "--memory", "8M,durability=none"]).input("crash triplefault\n").run();
+        finished.expect_error(10, &["triple fault", "rip "]);
+    }),
+    ("hung_guest_ends_with_12_when_its_time_is_over", &[Need::Kvm], || {
+        let script = "crash hang\n";
+        let arguments = ["script", "-", "--memory", "8M,durability=none", "--timeout", "1"];
+        let finished = Wirevm::new(arguments).input(script).run();
+        assert!(finished.elapsed < Duration::from_secs(10), "it took {:?}", finished.elapsed);
+        finished.expect_error(12, &["did not end within 1 s"]);
+    }),
+    ("exit_code_of_the_guest_is_in_the_report", &[Need::Kvm], || {
+        let arguments = ["script", "-", "--memory", "8M,durability=none", "--json"];
+        let report = Wirevm::new(arguments).input("exit 3\n").run().expect_code(1).json();
+        assert_eq!(report["guest_code"], 3);
+    }),
+    ("bytes_that_were_synced_are_in_the_file_of_the_next_run", &[Need::Kvm, Need::Durable], || {
+        let folder = scratch_dir();
+        let memory = format!("size=8M,file={}", folder.path().join("guest.ram").display());
+        let script =
+            "a = allocate 1 page\nwrite a \"kept by sync\"\nsync a synchronous\nhost file a => \"kept by sync\"\n";
+        for _ in 0..2 {
+            let finished = Wirevm::new(["script", "-", "--memory", &memory]).input(script).run().expect_code(0);
+            assert!(!finished.stderr.contains("not closed in order"), "{}", finished.stderr);
+        }
+        let bytes = std::fs::read(folder.path().join("guest.ram")).expect("the RAM file");
+        let text = b"kept by synckept by sync";
+        assert!(bytes.windows(text.len()).any(|window| window == text));
+    }),
+    ("image_from_a_file_boots_like_the_built_in_one", &[Need::Kvm], || {
+        let image = wirevm_tests::binary::image();
+        let finished = Wirevm::new(["run", "--kernel", &image.to_string_lossy(), "--memory", "durability=none"]).run();
+        let finished = finished.expect_code(0);
+        assert!(finished.stdout.contains(&*image.to_string_lossy()), "{}", finished.stdout);
+    }),
+    ("bench_boot_stays_within_its_limits", &[Need::Kvm], || {
+        let finished = Wirevm::new(["bench", "boot", "--json"]).run().expect_code(0);
+        println!("{}", finished.stdout);
+        for measurement in finished.json()["measurements"].as_array().expect("measurements") {
+            // Counts are gates; times are not among those with a limit.
+            if let (Some(value), Some(most)) = (measurement["value"].as_u64(), measurement["at_most"].as_u64()) {
+                assert!(value <= most, "{measurement}");
+            }
+        }
+    }),
+    ("doctor_tells_of_every_part_and_agrees_with_run", &[Need::Kvm], || {
+        let finished = Wirevm::new(["doctor"]).run().expect_code(0);
+        for part in ["KVM", "RLIMIT_MEMLOCK", "cgroup", "file system", "swap", "KSM", "compact", "free"] {
+            assert!(
+                finished.stdout.to_lowercase().contains(&part.to_lowercase()),
+                "{part} is not in\n{}",
+                finished.stdout
+            );
+        }
+    }),
+    ("help_lists_exit_codes_and_version_is_the_packages", &[], || {
+        let help = Wirevm::new(["--help"]).run().expect_code(0);
+        assert!(help.stdout.contains("15") && help.stdout.contains("script"), "{}", help.stdout);
+        let version = Wirevm::new(["--version"]).run().expect_code(0);
+        assert_eq!(version.stdout.trim(), concat!("wirevm ", env!("CARGO_PKG_VERSION")));
+    }),
+];
+
+fn main() -> ExitCode {
+    Suite::new()
+        .cases(CASES)
+        .each(&[Need::Kvm, Need::Durable], each("durable"), carry_out)
+        .each(&[Need::Kvm], each("volatile"), carry_out)
+        .run()
+}

@@ -134,13 +134,19 @@ impl Crash {
     /// All of them, in the order of their numbers from 0 on.
     pub const ALL: [Self; 4] = [Self::Panic, Self::Trap, Self::TripleFault, Self::Hang];
 
+    /// Returns the way of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|crash| crash.name() == name)
+    }
+
     /// Returns the name that scripts use.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Panic => "panic",
             Self::Trap => "trap",
-            Self::TripleFault => "triple-fault",
+            Self::TripleFault => "triplefault",
             Self::Hang => "hang",
         }
     }

@@ -83,7 +83,10 @@ impl<'a> KvmTarget<'a> {
                     self.early.insert(*id, words.to_vec());
                 }
                 _ => {
-                    return Err(CommandError::new(ExitCode::Failure, Nonsense("a command that nobody sent".to_owned())));
+                    return Err(CommandError::new(
+                        ExitCode::Failure,
+                        Nonsense("a command that nobody sent".to_owned()),
+                    ));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What a script says, free of how it was written.
 
-use wirevm_agent::Pattern;
+use wirevm_agent::{Crash, Pattern};
 use wirevm_map::{KernReturn, Prot, SyncFlags, WireFlags};
 
 /// A script whose every line makes sense.
@@ -75,6 +75,8 @@ pub enum Operation {
     Check,
     /// Ends the guest.
     Exit(u8),
+    /// Ends the guest the hard way.
+    Crash(Crash),
 }
 
 /// What the host is asked.

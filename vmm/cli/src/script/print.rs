@@ -62,6 +62,7 @@ impl fmt::Display for Operation {
             Self::Host(Question::File(range)) => write!(f, "host file {range}"),
             Self::Check => f.write_str("check"),
             Self::Exit(code) => write!(f, "exit {code}"),
+            Self::Crash(crash) => write!(f, "crash {}", crash.name()),
         }
     }
 }

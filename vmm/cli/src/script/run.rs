@@ -218,6 +218,11 @@ impl Runner<'_> {
                     reply => Err(unexpected(command, reply)),
                 }
             }
+            Operation::Crash(crash) => {
+                let command = Command::Crash(*crash);
+                let reply = self.target.call(&command)?;
+                Err(unexpected(command, reply))
+            }
             operation => {
                 let command = self.command(operation)?;
                 match self.target.call(&command)? {
@@ -265,8 +270,13 @@ impl Runner<'_> {
                 let place = range(place)?;
                 Command::Sync { address: place.start, size: place.size(), flags: flags.bits() }
             }
-            // The operations with other answers are carried out before this is asked.
-            _ => Command::Check,
+            Operation::Check => Command::Check,
+            Operation::Crash(crash) => Command::Crash(*crash),
+            Operation::Exit(code) => Command::Exit { code: *code },
+            // Carried out piece by piece, or not in the guest at all, before this is asked.
+            Operation::Allocate { .. } | Operation::Read(_) | Operation::Layout(_) | Operation::Host(_) => {
+                return Err(TargetError::new(ExitCode::Failure, format!("'{operation}' is no single command")));
+            }
         })
     }
 

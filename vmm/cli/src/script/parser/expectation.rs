@@ -13,8 +13,8 @@ pub(super) fn expectation(cursor: &mut Cursor<'_>, operation: &Operation) -> Res
     if !cursor.takes_mark("=>") {
         return Ok(None);
     }
-    if matches!(operation, Operation::Exit(_)) {
-        return Err(cursor.fault("'exit' has no result"));
+    if matches!(operation, Operation::Exit(_) | Operation::Crash(_)) {
+        return Err(cursor.fault("an operation that ends the guest has no result"));
     }
     let first = value(cursor, operation)?;
     let mut otherwise = None;

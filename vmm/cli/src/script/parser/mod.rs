@@ -16,11 +16,12 @@ pub const MAX_SCRIPT_BYTES: usize = 1 << 20;
 pub const MAX_LINE_CHARS: usize = 4096;
 
 /// Words that mean something, so that nothing can be named by them.
-const RESERVED: [&str; 33] = [
+const RESERVED: [&str; 34] = [
     "allocate",
     "any",
     "at",
     "check",
+    "crash",
     "deallocate",
     "dirty",
     "durable",
@@ -102,7 +103,7 @@ impl Parser {
             return Ok(());
         };
         if self.has_exit {
-            let reason = "nothing can follow 'exit': the guest has ended".to_owned();
+            let reason = "nothing can follow an operation that ends the guest".to_owned();
             return Err(Fault { column: first.column, width: first.width, reason });
         }
         let name = defined_name(&tokens);
@@ -138,7 +139,7 @@ impl Parser {
         if cursor.token().is_some() {
             return Err(cursor.wanted("the end of the line"));
         }
-        self.has_exit |= matches!(operation, Operation::Exit(_));
+        self.has_exit |= matches!(operation, Operation::Exit(_) | Operation::Crash(_));
         let text = operation_text(text, tokens, rest);
         Ok(Statement { line, text, operation, expected })
     }

@@ -1,5 +1,6 @@
 //! Operations.
 
+use wirevm_agent::Crash;
 use wirevm_map::Prot;
 
 use super::place::{address, pattern, range};
@@ -9,7 +10,7 @@ use crate::script::lexer::Kind;
 use crate::script::syntax_error::Fault;
 
 const OPERATIONS: &str = "an operation (allocate, deallocate, protect, write, read, expect, wire, unwire, sync, layout, \
-                          host, check or exit)";
+                          host, check, exit or crash)";
 
 /// Reads an operation; `name` is what stands in front of `=`.
 pub(super) fn operation(cursor: &mut Cursor<'_>, name: Option<String>) -> Result<Operation, Fault> {
@@ -42,8 +43,19 @@ pub(super) fn operation(cursor: &mut Cursor<'_>, name: Option<String>) -> Result
             let code = cursor.number("an exit code", u8::MAX.into())?;
             Operation::Exit(u8::try_from(code).unwrap_or(u8::MAX))
         }
+        "crash" => Operation::Crash(crash(cursor)?),
         _ => return Err(start),
     })
+}
+
+fn crash(cursor: &mut Cursor<'_>) -> Result<Crash, Fault> {
+    let way = match cursor.kind() {
+        Some(Kind::Word(word)) => Crash::from_name(word),
+        _ => None,
+    };
+    let way = way.ok_or_else(|| cursor.wanted("a way to crash (panic, trap, triplefault or hang)"))?;
+    cursor.step();
+    Ok(way)
 }
 
 fn protect(cursor: &mut Cursor<'_>) -> Result<Operation, Fault> {

@@ -45,7 +45,7 @@ fn errors_name_the_place_and_what_would_be_right() {
     assert_error("read @a", 8, 1, "'+' and a length, or '..' and an end");
     assert_error("read a[0,0x10000000000000)", 10, 16, "too large");
     assert_error("exit 256", 6, 3, "an exit code is at most 255");
-    assert_error("exit 0 => SUCCESS", 11, 7, "'exit' has no result");
+    assert_error("exit 0 => SUCCESS", 11, 7, "an operation that ends the guest has no result");
     assert_error("check => 0", 10, 1, "a return code such as SUCCESS");
     assert_error("check => success", 10, 7, "a return code such as SUCCESS");
     assert_error("check => SUCCESS if", 20, 1, "'durable', the only condition");
@@ -61,7 +61,7 @@ fn all_lines_are_looked_at_and_bad_definitions_still_define() {
     let found = errors("a = allocate 8 pagez\nwire a\n\n# b\nwire b\nexit 0\ncheck");
     let places: Vec<_> = found.iter().map(|(line, column, ..)| (*line, *column)).collect();
     assert_eq!(places, [(1, 16), (5, 6), (7, 1)], "{found:?}");
-    assert!(found[2].3.contains("nothing can follow 'exit'"), "{found:?}");
+    assert!(found[2].3.contains("nothing can follow an operation that ends the guest"), "{found:?}");
 }
 
 #[test]
