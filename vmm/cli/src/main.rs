@@ -19,6 +19,8 @@ use std::env;
 use std::io::{self, Write};
 use std::process;
 
+use wirevm_devices::ramfile::{FileSystemError, durable_file_system};
+
 use args::{ArgsError, Bench, BenchArgs, Command, OutputArgs};
 use config::{ConfigError, MachineOptions};
 use doctor::{Probes, System};
@@ -150,8 +152,13 @@ fn examine(options: &MachineOptions, output: OutputArgs) -> Result<ExitCode, Fai
     let probes = Probes {
         kvm_usable: &session::kvm_usable,
         durable_file_system: &|path| {
-            let kind = wirevm_devices::ramfile::durable_file_system(path);
-            kind.map(|kind| kind.to_string()).map_err(|error| CommandError::new(ExitCode::RamFile, error).to_string())
+            durable_file_system(path).map(|kind| kind.to_string()).map_err(|error| match error {
+                // The doctor has its own remedy.
+                FileSystemError::NotDurable { path, name, why } => {
+                    format!("'{}' is on {name}, which {why}", path.display())
+                }
+                error => CommandError::new(ExitCode::RamFile, error).to_string(),
+            })
         },
         free_bytes: &|path| {
             let file_system = rustix::fs::statvfs(path)?;

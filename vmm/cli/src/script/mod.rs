@@ -12,6 +12,7 @@ mod outcome;
 mod parser;
 mod print;
 pub mod run;
+mod runner;
 mod sample;
 pub mod source;
 mod syntax_error;

@@ -62,7 +62,7 @@ pub fn parse(script: &[u8]) -> Result<Script, SyntaxErrors> {
         let reason = format!("the script has {} bytes; {MAX_SCRIPT_BYTES} are the most", script.len());
         return Err(SyntaxErrors::one(1, "", Fault { column: 1, width: 1, reason }));
     }
-    let mut parser = Parser { script: Script::default(), names: Vec::new(), has_exit: false };
+    let mut parser = Parser { script: Script::default(), names: Vec::new(), has_ended: false };
     let mut errors = SyntaxErrors::none();
     for (number, bytes) in script.split(|byte| *byte == b'\n').enumerate() {
         let line = String::from_utf8_lossy(bytes);
@@ -88,7 +88,7 @@ struct Parser {
     script: Script,
     /// Names defined so far, also those of lines with an error, which would otherwise cause more errors.
     names: Vec<String>,
-    has_exit: bool,
+    has_ended: bool,
 }
 
 impl Parser {
@@ -102,7 +102,7 @@ impl Parser {
         let Some(first) = tokens.first() else {
             return Ok(());
         };
-        if self.has_exit {
+        if self.has_ended {
             let reason = "nothing can follow an operation that ends the guest".to_owned();
             return Err(Fault { column: first.column, width: first.width, reason });
         }
@@ -139,7 +139,7 @@ impl Parser {
         if cursor.token().is_some() {
             return Err(cursor.wanted("the end of the line"));
         }
-        self.has_exit |= matches!(operation, Operation::Exit(_) | Operation::Crash(_));
+        self.has_ended |= matches!(operation, Operation::Exit(_) | Operation::Crash(_));
         let text = operation_text(text, tokens, rest);
         Ok(Statement { line, text, operation, expected })
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof};
 use proptest::{collection, option, sample};
 
-use wirevm_agent::Pattern;
+use wirevm_agent::{Crash, Pattern};
 use wirevm_map::{KernReturn, Prot};
 
 use crate::script::Script;
@@ -15,11 +15,13 @@ const NAMES: [&str; 3] = ["a", "_b1", "sizes"];
 
 /// A script that defines its names first and then uses them.
 pub(super) fn script() -> impl Strategy<Value = Script> {
-    collection::vec(statement(), 0..12).prop_map(|rest| {
+    let crash = sample::select(&Crash::ALL[..]).prop_map(Operation::Crash);
+    let end = prop_oneof![any::<u8>().prop_map(Operation::Exit), crash];
+    (collection::vec(statement(), 0..12), end).prop_map(|(rest, end)| {
         let named = |name: &str| Operation::Allocate { name: Some(name.to_owned()), size: 4096, at: None };
         let defined = NAMES.map(|name| (named(name), None)).into_iter();
         let statement = |(operation, expected)| Statement { line: 0, text: String::new(), operation, expected };
-        let last = (Operation::Exit(3), None);
+        let last = (end, None);
         Script { statements: defined.chain(rest).chain([last]).map(statement).collect() }
     })
 }

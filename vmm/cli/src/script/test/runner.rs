@@ -1,6 +1,6 @@
 //! The runner over a scripted target.
 
-use wirevm_agent::{Command, FrameRow, Pattern, Reply};
+use wirevm_agent::{Command, Crash, FrameRow, Pattern, Reply};
 use wirevm_map::{FrameRun, KernReturn, PageRange};
 
 use super::scripted::{BASE, Model, WitnessDirty};
@@ -256,6 +256,17 @@ fn machine_that_ends_stops_the_script_with_its_own_exit_code() {
     assert_eq!(steps.len(), 1);
     let End::Stopped { line, error } = end else { panic!("{end:?}") };
     assert_eq!((line, error.exit, error.to_string().as_str()), (3, ExitCode::GuestPanic, "the guest panicked: boom"));
+}
+
+#[test]
+fn crash_is_over_when_the_machine_is() {
+    let mut target = Model { dies_after: Some(1), ..Model::new() };
+    let (line, exit, error) = stopped(&mut target, "check\ncrash trap");
+    assert_eq!((line, exit, error.as_str()), (2, ExitCode::GuestPanic, "the guest panicked: boom"));
+    assert_eq!(target.calls[1], Command::Crash(Crash::Trap));
+    let (_, exit, error) = stopped(&mut Model::new(), "crash panic");
+    assert_eq!(exit, ExitCode::Failure);
+    assert!(error.ends_with("which is no answer to it"), "{error}");
 }
 
 #[test]
