@@ -2,7 +2,6 @@
 //! refused here, before anything is made that would stay behind.
 
 use std::borrow::Cow;
-use std::env;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -14,18 +13,14 @@ use wirevm_devices::ramfile::{FileSystemError, PreviousEnd, RamFile, RamFileErro
 use wirevm_vmm::boot::{Image, place};
 use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm};
 
-use crate::config::{MachineOptions, OnStorageError};
+use crate::config::{DEFAULT_RAM_BYTES, DEFAULT_WIRE_QUOTA_BYTES, MachineOptions, OnStorageError};
+use crate::doctor::temporary_folders;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::report::MachineReport;
 use crate::size::Bytes;
 
 /// The guest image that is built with this program.
 static BUILT_IN_IMAGE: &[u8] = include_bytes!(env!("WIREVM_GUEST_IMAGE"));
-
-/// RAM size where none is asked for.
-const DEFAULT_RAM_BYTES: u64 = 64 << 20;
-/// Wire quota where none is asked for: the usual `RLIMIT_MEMLOCK`, so that nobody has to be root.
-const DEFAULT_QUOTA_BYTES: u64 = 8 << 20;
 
 /// More would have to be locked than the process may lock.
 #[derive(Debug, thiserror::Error)]
@@ -196,7 +191,7 @@ fn wire_quota(asked: Option<u64>, ram_bytes: Option<u64>) -> Result<u64, Command
     let limit = if budget.privileged { None } else { budget.limit };
     let Some(quota) = asked else {
         let most = limit.map_or(u64::MAX, |limit| limit / PAGE_SIZE * PAGE_SIZE);
-        return Ok(DEFAULT_QUOTA_BYTES.min(most));
+        return Ok(DEFAULT_WIRE_QUOTA_BYTES.min(most));
     };
     if let Some(ram) = ram_bytes.filter(|ram| quota > *ram) {
         return Err(CommandError::new(ExitCode::Config, Contradiction::QuotaAboveRam { quota, ram }));
@@ -272,13 +267,14 @@ fn memfd_ram(size: Option<u64>, notes: Vec<String>) -> Result<Ram, CommandError>
 
 /// Makes a file without a name on the first durable file system, or uses memory where none is and none was asked for.
 fn temporary_ram(size: Option<u64>, asked: Option<Durability>) -> Result<Ram, CommandError> {
-    let folders = temporary_folders();
+    let folders: Vec<PathBuf> = temporary_folders().into_iter().filter(|folder| is_writable(folder)).collect();
     let durable = folders.iter().find_map(|folder| durable_file_system(folder).ok().map(|kind| (folder, kind)));
     let names = || folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     match durable {
         Some((folder, kind)) => {
             let ram = RamFile::temporary(folder, size.unwrap_or(DEFAULT_RAM_BYTES)).map_err(ram_error)?;
-            let place = format!("a temporary file in {} ({})", folder.display(), kind.name());
+            let shown = if folder == Path::new(".") { "the current folder".into() } else { folder.to_string_lossy() };
+            let place = format!("a temporary file in {shown} ({})", kind.name());
             Ok(Ram { ram, made: None, place, notes: vec![] })
         }
         None if asked.is_some() => {
@@ -290,15 +286,6 @@ fn temporary_ram(size: Option<u64>, asked: Option<Durability>) -> Result<Ram, Co
             memfd_ram(size, vec![note])
         }
     }
-}
-
-/// Folders for a temporary RAM file, best first: the current one, the user's cache, /var/tmp.
-fn temporary_folders() -> Vec<PathBuf> {
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    let candidates = [env::current_dir().ok(), cache, Some(PathBuf::from("/var/tmp"))];
-    candidates.into_iter().flatten().filter(|folder| is_writable(folder)).collect()
 }
 
 /// Tells whether a temporary file can be made in a folder.
