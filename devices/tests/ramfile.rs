@@ -270,8 +270,12 @@ fn requests_that_no_ram_file_can_meet_are_refused() {
     }
     let error = RamFile::create_or_open(&path, RAM_BYTES, Durability::Atomic).expect_err("reserved");
     assert!(error.to_string().contains("not available in this version"), "{error}");
-    let error = RamFile::create(Path::new("/"), RAM_BYTES, Durability::Shared).expect_err("no name");
-    assert!(matches!(error, RamFileError::NoName { .. }), "{error:?}");
+    for name in [Path::new("/").to_owned(), folder.path().join("guest.ram/"), folder.path().join("..")] {
+        let error = RamFile::create(&name, RAM_BYTES, Durability::Shared).expect_err("no name");
+        assert!(matches!(error, RamFileError::NoName { .. }), "{error:?}");
+    }
+    let error = RamFile::create(&folder.path().join("x".repeat(300)), RAM_BYTES, Durability::Shared);
+    assert!(matches!(error, Err(RamFileError::Io { operation: "make", .. })), "{error:?}");
     assert_eq!(names(folder.path()), [""; 0]);
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -47,12 +48,16 @@ struct Plan<'a> {
 
 /// See [`RamFile::create`].
 pub(super) fn create(path: &Path, size_bytes: u64, durability: Durability) -> Result<RamFile, RamFileError> {
-    if path.file_name().is_none() {
+    // A slash at the end asks for a folder.
+    if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
         return Err(RamFileError::NoName { path: path.to_owned() });
     }
     let plan = Plan::new(path, parent(path), size_bytes, durability)?;
-    if path.symlink_metadata().is_ok() {
-        return Err(RamFileError::Exists { path: path.to_owned() });
+    match path.symlink_metadata() {
+        Ok(_) => return Err(RamFileError::Exists { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // No name that a file can have here, so don't fill one only to find out.
+        Err(source) => return Err(io_error("make", path)(source)),
     }
     let (file, mut partial) = plan.open_new()?;
     let superblock = plan.fill(&file)?;
