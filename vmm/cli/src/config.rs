@@ -16,8 +16,8 @@ use crate::size::{self, Bytes};
 pub const DEFAULT_RAM_BYTES: u64 = 64 << 20;
 /// Wire quota where none is asked for: what RLIMIT_MEMLOCK usually allows.
 pub const DEFAULT_WIRE_QUOTA_BYTES: u64 = 8 << 20;
-/// Largest guest RAM that is accepted: what 46 bits of physical address reach, less the low 4 GiB.
-const MAX_RAM_BYTES: u64 = (1 << 46) - (4 << 30);
+/// Largest guest RAM that is accepted: what KVM takes in one piece, 2^31 - 1 pages, in large pages.
+const MAX_RAM_BYTES: u64 = ((1 << 31) - 1) * PAGE_SIZE / LARGE_PAGE_SIZE * LARGE_PAGE_SIZE;
 /// Longest time limit: a year.
 const MAX_TIMEOUT_SECONDS: f64 = 366.0 * 24.0 * 3600.0;
 
@@ -50,8 +50,8 @@ pub enum ConfigError {
         /// The size asked for.
         bytes: u64,
     },
-    /// RAM that no processor could address.
-    #[error("guest memory of {} is more than the {} that can be addressed", Bytes(*bytes), Bytes(MAX_RAM_BYTES))]
+    /// RAM that KVM can't take.
+    #[error("guest memory of {} is more than the {} that KVM takes", Bytes(*bytes), Bytes(MAX_RAM_BYTES))]
     TooMuchMemory {
         /// The size asked for.
         bytes: u64,
@@ -66,7 +66,7 @@ pub enum ConfigError {
         bytes: u64,
     },
     /// A time limit that is none.
-    #[error("the time limit must be more than 0 and at most 31622400 seconds; {seconds} is not")]
+    #[error("the time limit must be more than 0 and at most 31622400 seconds; {seconds:?} is not")]
     Timeout {
         /// The limit asked for.
         seconds: f64,
@@ -372,8 +372,8 @@ mod test {
         assert_eq!(check("size=0"), Err("guest memory must not be 0 bytes; the smallest size is 2 MiB".into()));
         assert_eq!(check("19M"), Err("guest memory must be a multiple of 2 MiB; 19 MiB is not".into()));
         assert_eq!(check("4097"), Err("guest memory must be a multiple of 2 MiB; 4097 bytes is not".into()));
-        let error = check("64T").expect_err("too much");
-        assert!(error.starts_with("guest memory of 64 TiB is more than the"), "{error}");
+        assert_eq!(check("8T"), Err("guest memory of 8 TiB is more than the 8388606 MiB that KVM takes".into()));
+        assert_eq!(check("8388606M").map(|options| options.memory.size_bytes), Ok(Some((8 << 40) - (2 << 20))));
         assert_eq!(check("2M").map(|options| options.memory.size_bytes), Ok(Some(2 << 20)));
         assert!(check("durability=atomic").expect_err("reserved").contains("choose shared or none"));
     }
