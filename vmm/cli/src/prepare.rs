@@ -27,8 +27,8 @@ static BUILT_IN_IMAGE: &[u8] = include_bytes!(env!("WIREVM_GUEST_IMAGE"));
 #[error(
     "a wire quota of {} needs as much locked memory, and this process may lock {} (RLIMIT_MEMLOCK): raise the limit \
      (`ulimit -l {}` after raising it in /etc/security/limits.conf, or LimitMEMLOCK={need} in a systemd unit), give the \
-     program the capability (`sudo setcap cap_ipc_lock+ep $(command -v wirevm)`), or ask for --wire-quota {}",
-    Bytes(*need), Bytes(*limit), need / 1024, Bytes(limit / PAGE_SIZE * PAGE_SIZE)
+     program the capability (`sudo setcap cap_ipc_lock+ep $(command -v wirevm)`), or ask for --wire-quota {}K",
+    Bytes(*need), Bytes(*limit), need / 1024, limit / PAGE_SIZE * (PAGE_SIZE / 1024)
 )]
 pub struct LockBudgetError {
     need: u64,
