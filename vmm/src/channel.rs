@@ -135,7 +135,7 @@ impl Channel {
         Ok(Some(message))
     }
 
-    /// Waits until the guest notified or `deadline` passed.
+    /// Waits until the guest notified or `deadline` passed. A guest that notifies for ever holds nobody up longer.
     fn wait(&self, deadline: Instant, limit: Duration) -> Result<(), ChannelError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
@@ -147,9 +147,8 @@ impl Channel {
         };
         let happened = events.get(..count).unwrap_or(&[]);
         if happened.iter().any(|event| event.data() == NOTIFIED) {
-            return self.notified.read().map(|_| ()).map_err(ChannelError::Wait);
-        }
-        if !happened.is_empty() {
+            self.notified.read().map_err(ChannelError::Wait)?;
+        } else if !happened.is_empty() {
             return Err(ChannelError::Ended);
         }
         if left.is_zero() { Err(ChannelError::Timeout(limit)) } else { Ok(()) }
