@@ -147,12 +147,17 @@ pub struct Shared {
     stop: SyncSender<Command>,
     kicker: Arc<Kicker>,
     memory: Arc<GuestRam>,
+    ram: Arc<RamFile>,
     layout: BootLayout,
 }
 
 impl Shared {
     /// Ends the machine for that reason, unless it has ended for another.
+    ///
+    /// Where the RAM file is cut short that is the reason: a processor that finds no code or page tables any more gives
+    /// up in any way.
     pub fn end(&self, outcome: Outcome) {
+        let outcome = self.unless_cut(outcome);
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if progress.outcome.is_none() {
             log::debug!("the machine ends: {outcome}");
@@ -167,6 +172,14 @@ impl Shared {
             // The queue holds one command; a second one would say the same.
         }
         self.kicker.kick();
+    }
+
+    fn unless_cut(&self, outcome: Outcome) -> Outcome {
+        if matches!(outcome, Outcome::BackingLost { .. }) || self.ram.is_intact() {
+            return outcome;
+        }
+        log::debug!("the RAM file is cut short, and so {outcome}");
+        Outcome::BackingLost { address: None }
     }
 
     /// Returns an event that is readable, for good, once the machine has ended.
@@ -265,6 +278,7 @@ impl Machine {
             stop,
             kicker: Arc::clone(&kicker),
             memory: Arc::clone(&memory),
+            ram: Arc::clone(&ram),
             layout,
         });
         let view = Arc::new(View::new(&ram)?);
@@ -399,15 +413,26 @@ impl Machine {
         &self.syncs
     }
 
-    /// Waits for the end, releases every pin, and marks the RAM file: clean, or failed if storage ever did.
+    /// Waits for the end, releases every pin, and marks the RAM file: clean, or failed if storage ever did. A file that
+    /// was cut short is left alone.
     ///
     /// # Errors
     /// [`MachineError::RamFile`] when the mark could not be written; the outcome is lost then, everything else is
     /// done.
     pub fn finish(mut self) -> Result<Outcome, MachineError> {
-        let outcome = self.wait();
-        self.join();
+        let outcome = self.shared.unless_cut(self.wait());
+        self.close(&outcome)?;
+        Ok(outcome)
+    }
+
+    /// Ends the threads, releases every pin and marks the RAM file.
+    fn close(&mut self, outcome: &Outcome) -> Result<(), RamFileError> {
+        let joined = self.join();
         self.pins.release_all();
+        if matches!(outcome, Outcome::BackingLost { .. }) {
+            // A write to the header could make the cut file longer again.
+            return Ok(());
+        }
         match self.syncs.latched() {
             // Best effort: the storage that should take the mark is the one that failed.
             Some(error) => {
@@ -415,15 +440,18 @@ impl Machine {
                 if let Err(error) = self.ram.set_state(state) {
                     log::warn!("the RAM file cannot be marked as failed: {error}");
                 }
+                Ok(())
             }
-            None if matches!(outcome, Outcome::BackingLost { .. }) => (),
-            None => self.ram.set_state(RamState::Clean)?,
+            None if joined => self.ram.set_state(RamState::Clean),
+            // The guest may still store to its RAM.
+            None => Ok(()),
         }
-        Ok(outcome)
     }
 
-    fn join(&mut self) {
+    /// Waits for the threads; tells whether all have ended.
+    fn join(&mut self) -> bool {
         let deadline = Instant::now() + JOIN_LIMIT;
+        let mut joined = true;
         for handle in [self.vcpu.take(), self.events.take()].into_iter().flatten() {
             while !handle.is_finished() && Instant::now() < deadline {
                 self.shared.kicker.kick();
@@ -431,12 +459,14 @@ impl Machine {
             }
             if !handle.is_finished() {
                 log::error!("a thread of the machine did not end within {} s", JOIN_LIMIT.as_secs());
+                joined = false;
                 continue;
             }
             if handle.join().is_err() {
                 log::error!("a thread of the machine panicked");
             }
         }
+        joined
     }
 }
 
