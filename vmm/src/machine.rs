@@ -210,7 +210,7 @@ impl VcpuListener for Shared {
     }
 }
 
-/// A running machine. Dropping it stops it.
+/// A running machine. Dropping it stops it and does the rest of what [`Machine::finish`] does.
 #[derive(Debug)]
 pub struct Machine {
     shared: Arc<Shared>,
@@ -472,9 +472,15 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // Nothing is left to do behind `finish`, which has taken the thread.
+        if self.vcpu.is_none() {
+            return;
+        }
         self.stop();
-        self.join();
-        self.pins.release_all();
+        let outcome = self.shared.unless_cut(self.wait());
+        if let Err(error) = self.close(&outcome) {
+            log::warn!("the RAM file cannot be marked as clean: {error}");
+        }
     }
 }
 
