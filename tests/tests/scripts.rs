@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use wirevm_abi::call::CallEntry;
+use wirevm_abi::{VERSION, op};
+use wirevm_tests::image::{call_page, caller};
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Need, Suite, Wirevm};
 
@@ -112,6 +115,22 @@ const CASES: &[Case] = &[
         let finished = Wirevm::new(["run", "--kernel", &image.to_string_lossy(), "--memory", "durability=none"]).run();
         let finished = finished.expect_code(0);
         assert!(finished.stdout.contains(&*image.to_string_lossy()), "{}", finished.stdout);
+    }),
+    ("image_that_takes_no_commands_runs_to_its_own_end", &[Need::Kvm], || {
+        let hello = call_page(&[CallEntry::new(op::HELLO, 0, [VERSION, 0, 0]), CallEntry::new(op::EXIT, 0, [5, 0, 0])]);
+        let folder = scratch_dir();
+        let image = folder.path().join("own.elf");
+        std::fs::write(&image, caller(&[hello])).expect("an image");
+        let run = |more: &[&str]| {
+            let image = image.to_string_lossy();
+            let all = [&["run", "--kernel", &image, "--memory", "8M,durability=none"], more].concat();
+            Wirevm::new(all).run()
+        };
+        let report = run(&["--json"]).expect_code(1).json();
+        assert_eq!(report["guest_code"], 5);
+        // Asked for a script, such an image cannot do what it is asked.
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/scripts/exit.wvm");
+        run(&["--script", script]).expect_error(1, &["before it took commands", "ended with code 5"]);
     }),
     ("bench_boot_stays_within_its_limits", &[Need::Kvm], || {
         let finished = Wirevm::new(["bench", "boot", "--json"]).run().expect_code(0);

@@ -123,7 +123,7 @@ fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => examine(&args.resolve()?, args.output),
         Command::Bench(BenchArgs { what: Bench::Boot(args) }) => {
             let (options, _) = args.machine.resolve()?;
-            let report = session::bench_boot(&options)?;
+            let report = bench::boot(&options)?;
             let text = if args.output.json { report.document()? } else { report.text() };
             Ok(if args.output.quiet { ExitCode::Ok } else { print(&text) })
         }
@@ -133,7 +133,7 @@ fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
 /// Carries a script out on a machine and reports.
 fn run(options: &MachineOptions, source: &ScriptSource, output: OutputArgs) -> Result<ExitCode, Failure> {
     let script = source.load()?;
-    let report = session::run(options, &source.to_string(), &script)?;
+    let report = session::run(options, source, &script)?;
     let printed = if output.json {
         print(&report::document(&report)?)
     } else if output.quiet {

@@ -3,30 +3,38 @@
 use wirevm_devices::durability::Durability;
 use wirevm_vmm::{Machine, Outcome, kvm};
 
-use crate::bench;
 use crate::config::MachineOptions;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::kvm_target::{KvmTarget, ended, exit_code_of};
 use crate::prepare::prepare;
-use crate::report::{BenchReport, MachineReport, RunReport};
+use crate::report::{MachineReport, RunReport};
 use crate::script::Script;
-use crate::script::run::run as run_script;
+use crate::script::run::{End, Run, run as run_script};
+use crate::script::source::ScriptSource;
 
 /// Fewer instructions than this from entry to ready mean that KVM emulated the odd port access only, not ring 0.
 const EMULATED_RING_0: u64 = 1000;
 
-/// Boots a guest, carries a script out, and reports both. `name` is the script's, for messages.
+/// Boots a guest, carries a script out, and reports both. `source` is where the script came from.
 ///
-/// What goes wrong once the guest runs is part of the report.
+/// What goes wrong once the guest runs is part of the report. An image of the user's own, booted without a script of the
+/// user's own, need not take commands: it may as well do its work and end.
 ///
 /// # Errors
 /// [`CommandError`] when no guest ran; nothing is left behind then.
-pub fn run(options: &MachineOptions, name: &str, script: &Script) -> Result<RunReport, CommandError> {
+pub fn run(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
     let (mut machine, mut report) = prepare(options)?.start()?;
+    if *source == ScriptSource::Demo
+        && options.kernel.is_some()
+        && let Err(Outcome::Exit { code }) = machine.wait_ready()
+    {
+        machine.finish().map_err(|error| CommandError::new(ExitCode::RamFile, error))?;
+        return Ok(RunReport::new(report, "the image's own program", Run { steps: vec![], end: End::Exited(code) }));
+    }
     boot(&machine, &mut report)?;
     let durable = report.durability == Durability::Shared.to_string();
     let run = run_script(script, &mut KvmTarget::new(&mut machine), durable);
-    let mut report = RunReport::new(report, name, run);
+    let mut report = RunReport::new(report, &source.to_string(), run);
     // A script that says `exit` has ended the guest; otherwise its last line is the end.
     machine.stop();
     let latched = machine.syncs().latched();
@@ -66,12 +74,4 @@ pub fn kvm_usable() -> Result<String, String> {
     let kvm = kvm::open().map_err(|error| CommandError::new(ExitCode::Kvm, error).to_string())?;
     kvm.create_vm().map_err(|error| format!("KVM cannot create a virtual machine: {error}"))?;
     Ok(format!("API {}", kvm.get_api_version()))
-}
-
-/// Measures booting.
-///
-/// # Errors
-/// [`CommandError`] when a guest does not boot.
-pub fn bench_boot(options: &MachineOptions) -> Result<BenchReport, CommandError> {
-    bench::boot(options)
 }

@@ -75,7 +75,7 @@ impl RunReport {
             End::Exited(0) => Ending { exit: ExitCode::Ok, error: None, guest_code: Some(0) },
             End::Exited(code) => Ending {
                 guest_code: Some(code),
-                ..failed(ExitCode::Failure, format!("the script ended the guest with code {code}"))
+                ..failed(ExitCode::Failure, format!("{script}: the guest ended with code {code}"))
             },
             End::Mismatch => failed(ExitCode::Failure, mismatch(script, &steps)),
             End::Stopped { line, error } => failed(error.exit, format!("{script}:{line}: {error}")),
