@@ -132,6 +132,17 @@ const CASES: &[Case] = &[
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/scripts/exit.wvm");
         run(&["--script", script]).expect_error(1, &["before it took commands", "ended with code 5"]);
     }),
+    ("example_configuration_is_taken_and_the_command_line_wins", &[Need::Kvm], || {
+        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/config/wirevm.toml");
+        let run = |more: &[&str]| {
+            let report =
+                Wirevm::new([&["run", "--config", config, "--json"], more].concat()).run().expect_code(0).json();
+            let number = |name: &str| report["machine"][name].as_u64().expect("a number") >> 20;
+            (number("ram_bytes"), number("wire_quota_bytes"))
+        };
+        assert_eq!(run(&[]), (32, 4));
+        assert_eq!(run(&["--memory", "size=16M", "--wire-quota", "6M"]), (16, 6));
+    }),
     ("bench_boot_stays_within_its_limits", &[Need::Kvm], || {
         let finished = Wirevm::new(["bench", "boot", "--json"]).run().expect_code(0);
         println!("{}", finished.stdout);
