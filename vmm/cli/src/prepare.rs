@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use wirevm_abi::PAGE_SIZE;
@@ -21,6 +21,8 @@ use crate::size::Bytes;
 
 /// The guest image that is built with this program.
 static BUILT_IN_IMAGE: &[u8] = include_bytes!(env!("WIREVM_GUEST_IMAGE"));
+/// Largest guest image that is read: a device or pipe may have no end.
+const MAX_IMAGE_BYTES: u64 = 256 << 20;
 
 /// More would have to be locked than the process may lock.
 #[derive(Debug, thiserror::Error)]
@@ -162,9 +164,15 @@ impl Write for Console {
 
 fn read_image(kernel: Option<&Path>) -> Result<(Cow<'static, [u8]>, String), CommandError> {
     let Some(path) = kernel else { return Ok((Cow::Borrowed(BUILT_IN_IMAGE), "built in".to_owned())) };
-    let bytes = fs::read(path).map_err(|error| {
-        CommandError::new(ExitCode::Image, format!("cannot read the guest image '{}': {error}", path.display()))
-    })?;
+    let refused = |reason: &dyn std::fmt::Display| {
+        CommandError::new(ExitCode::Image, format!("cannot read the guest image '{}': {reason}", path.display()))
+    };
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|error| refused(&error))?;
+    file.take(MAX_IMAGE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| refused(&error))?;
+    if bytes.len() as u64 > MAX_IMAGE_BYTES {
+        return Err(refused(&format_args!("it is larger than {}", Bytes(MAX_IMAGE_BYTES))));
+    }
     Ok((Cow::Owned(bytes), path.display().to_string()))
 }
 
