@@ -83,6 +83,15 @@ impl Wirevm {
         Self { command, input: Vec::new() }
     }
 
+    /// Starts a command line behind `wrapper`: a program with arguments that carries out the rest of its line.
+    #[must_use]
+    pub fn behind<S: AsRef<OsStr>>(wrapper: &[&str], arguments: impl IntoIterator<Item = S>) -> Self {
+        let Some((program, rest)) = wrapper.split_first() else { return Self::new(arguments) };
+        let mut command = Command::new(program);
+        command.args(rest).arg(path()).args(arguments).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+        Self { command, input: Vec::new() }
+    }
+
     /// Gives standard input.
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {

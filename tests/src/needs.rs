@@ -1,7 +1,9 @@
 //! What a test needs of its host.
 
 use std::path::PathBuf;
+use std::process::Command;
 
+use wirevm_devices::pin::LockBudget;
 use wirevm_devices::ramfile::durable_file_system;
 
 /// Something that a host may lack.
@@ -15,6 +17,10 @@ pub enum Need {
     Durable,
     /// A tmpfs at `/dev/shm`.
     Tmpfs,
+    /// The right to lock 64 MiB of memory.
+    Lock64MiB,
+    /// The right to mount, in a mount namespace of its own.
+    Mounts,
 }
 
 impl Need {
@@ -29,10 +35,18 @@ impl Need {
                 (!root).then(|| "not root".to_owned())
             }
             Self::Durable => durable_file_system(&scratch()).err().map(|error| error.to_string()),
+            Self::Lock64MiB => match LockBudget::of_this_process() {
+                Ok(budget) => (!budget.allows(64 << 20)).then(|| "may not lock 64 MiB".to_owned()),
+                Err(error) => Some(error.to_string()),
+            },
             Self::Tmpfs => {
                 let tmpfs = PathBuf::from("/dev/shm");
                 let durable = durable_file_system(&tmpfs);
                 (!tmpfs.is_dir() || durable.is_ok()).then(|| "no tmpfs at /dev/shm".to_owned())
+            }
+            Self::Mounts => {
+                let mounts = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/tmp"]).output();
+                (!mounts.is_ok_and(|output| output.status.success())).then(|| "mounting is not allowed".to_owned())
             }
         }
     }

@@ -1,0 +1,227 @@
+//! Options and configuration files that read well and describe no machine.
+
+use crate::place::{CONFIG, Place, Row, USAGE, nothing};
+
+const TIMEOUT: &str = "the time limit must be more than 0 and at most 31622400 seconds";
+
+/// A configuration with a value of every kind.
+const COMPLETE: &str = "timeout = 60
+wire-quota = '4M'
+script = 'ok.wvm'
+[memory]
+size = 8388608
+durability = 'none'";
+
+/// Refused, with the number or the place in the file.
+pub const REFUSED: &[Row] = &[
+    ("ram_of_0_is_refused", nothing, "run --memory 0", CONFIG, &["must not be 0 bytes", "2 MiB"]),
+    ("ram_of_0_in_a_file_is_refused", nothing, "run --memory 0,file=new.ram", CONFIG, &["must not be 0 bytes"]),
+    ("ram_of_1_byte_is_refused", nothing, "run --memory 1,file=new.ram", CONFIG, &["multiple of 2 MiB; 1 byte is not"]),
+    (
+        "ram_of_19_mib_is_refused",
+        nothing,
+        "run --memory 19M,file=new.ram",
+        CONFIG,
+        &["multiple of 2 MiB; 19 MiB is not"],
+    ),
+    ("ram_of_a_page_less_is_refused", nothing, "run --memory 2044K", CONFIG, &["multiple of 2 MiB; 2044 KiB is not"]),
+    (
+        "ram_of_2_to_the_64_less_1_is_refused",
+        nothing,
+        "run --memory 18446744073709551615",
+        CONFIG,
+        &["18446744073709551615 bytes"],
+    ),
+    (
+        "ram_above_what_kvm_takes_is_refused",
+        nothing,
+        "run --memory 8T,durability=none",
+        CONFIG,
+        &["8 TiB", "8388606 MiB", "KVM"],
+    ),
+    (
+        "ram_that_wraps_with_its_header_is_refused",
+        nothing,
+        "run --memory 0xffffffffffe00000,file=new.ram",
+        CONFIG,
+        &["more than the"],
+    ),
+    (
+        "durability_atomic_is_refused",
+        nothing,
+        "run --memory 8M,file=new.ram,durability=atomic",
+        CONFIG,
+        &["atomic is not available", "shared or none"],
+    ),
+    (
+        "quota_of_4097_bytes_is_refused",
+        nothing,
+        "run --memory 8M,file=new.ram --wire-quota 4097",
+        CONFIG,
+        &["multiple of 4 KiB; 4097 bytes is not"],
+    ),
+    ("timeout_0_is_refused", nothing, "run --memory 8M,file=new.ram --timeout 0", CONFIG, &[TIMEOUT, "; 0.0 is not"]),
+    ("timeout_negative_is_refused", nothing, "run --timeout=-1.5", CONFIG, &[TIMEOUT, "; -1.5 is not"]),
+    ("timeout_nan_is_refused", nothing, "run --timeout nan", CONFIG, &[TIMEOUT, "; NaN is not"]),
+    ("timeout_infinite_is_refused", nothing, "run --timeout inf", CONFIG, &[TIMEOUT, "; inf is not"]),
+    (
+        "timeout_of_more_than_a_year_is_refused",
+        nothing,
+        "run --timeout 31622401",
+        CONFIG,
+        &[TIMEOUT, "; 31622401.0 is not"],
+    ),
+    (
+        "timeout_too_small_to_count_is_refused_in_few_digits",
+        nothing,
+        "run --timeout 1e-300",
+        CONFIG,
+        &[TIMEOUT, "; 1e-300 is not"],
+    ),
+    ("doctor_refuses_the_same_sizes", nothing, "doctor --memory 19M", CONFIG, &["19 MiB is not"]),
+    ("bench_refuses_the_same_sizes", nothing, "bench boot --memory 19M", CONFIG, &["19 MiB is not"]),
+    ("config_missing_is_named", nothing, "run --config no.toml", CONFIG, &["'no.toml'", "No such file"]),
+    ("config_folder_is_named", nothing, "run --config .", CONFIG, &["'.'", "Is a directory"]),
+    (
+        "config_not_text_is_named",
+        |p| p.write("c.toml", b"\xff\xfe\0"),
+        "run --config c.toml",
+        CONFIG,
+        &["'c.toml'", "UTF-8"],
+    ),
+    (
+        "config_not_toml_tells_the_line",
+        |p| config(p, "\ntimeout == 3"),
+        "run --config c.toml",
+        CONFIG,
+        &["'c.toml'", "line 2:"],
+    ),
+    (
+        "config_unknown_key_tells_the_line_and_the_keys",
+        |p| config(p, "timeout = 3\nkernle = 'x'"),
+        "run --config c.toml",
+        CONFIG,
+        &["'c.toml'", "line 2: unknown field `kernle`", "`kernel`"],
+    ),
+    (
+        "config_unknown_memory_key_tells_the_line_and_the_keys",
+        |p| config(p, "[memory]\nsice = '8M'"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 2: unknown field `sice`", "`size`"],
+    ),
+    (
+        "config_key_twice_tells_the_line",
+        |p| config(p, "timeout = 3\ntimeout = 4"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 2: duplicate key"],
+    ),
+    (
+        "config_wrong_type_of_timeout_tells_the_line",
+        |p| config(p, "timeout = '3'"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 1: invalid type: string"],
+    ),
+    (
+        "config_wrong_type_of_size_tells_the_line",
+        |p| config(p, "[memory]\nsize = true"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 2: invalid type: boolean", "\"64M\""],
+    ),
+    (
+        "config_wrong_type_of_memory_tells_the_line",
+        |p| config(p, "memory = 8"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 1: invalid type: integer"],
+    ),
+    (
+        "config_negative_size_is_refused",
+        |p| config(p, "[memory]\nsize = -1"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 2: a size can't be negative; -1 is"],
+    ),
+    (
+        "config_bad_suffix_is_refused",
+        |p| config(p, "wire-quota = '8Q'"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 1: 'Q' is not a size suffix"],
+    ),
+    (
+        "config_values_are_checked_as_options_are",
+        |p| config(p, "[memory]\nsize = '19M'\nfile = 'new.ram'"),
+        "run --config c.toml",
+        CONFIG,
+        &["multiple of 2 MiB; 19 MiB is not"],
+    ),
+    ("config_timeout_nan_is_refused", |p| config(p, "timeout = nan"), "run --config c.toml", CONFIG, &[TIMEOUT, "NaN"]),
+    (
+        "config_names_a_script_that_is_missing",
+        |p| config(p, "script = 'no.wvm'\n[memory]\nfile = 'new.ram'"),
+        "run --config c.toml",
+        USAGE,
+        &["no.wvm", "No such file"],
+    ),
+];
+
+/// What stands nearest to those.
+pub const ACCEPTED: &[Row] = &[
+    (
+        "ram_of_2_mib_works",
+        nothing,
+        "script ok.wvm --memory 2M,durability=none",
+        0,
+        &["2 MiB in memory only", "8 locked"],
+    ),
+    (
+        "ram_in_every_spelling_works",
+        nothing,
+        "script ok.wvm --memory durability=none,size=0x80_0000",
+        0,
+        &["8 MiB in memory only"],
+    ),
+    (
+        "quota_of_nothing_works_until_something_is_wired",
+        |p| p.write("empty.wvm", b""),
+        "script empty.wvm --memory 8M,durability=none --wire-quota 0",
+        0,
+        &["wire quota  0 bytes"],
+    ),
+    (
+        "quota_of_all_ram_works",
+        nothing,
+        "script ok.wvm --memory 4M,durability=none --wire-quota 4M",
+        0,
+        &["wire quota  4 MiB"],
+    ),
+    (
+        "timeout_of_a_year_works",
+        nothing,
+        "script ok.wvm --memory 8M,durability=none --timeout 31622400",
+        0,
+        &["8 locked"],
+    ),
+    (
+        "config_empty_works",
+        |p| config(p, ""),
+        "script ok.wvm --config c.toml --memory 8M,durability=none",
+        0,
+        &["8 MiB"],
+    ),
+    (
+        "config_with_every_kind_of_value_works",
+        |p| config(p, COMPLETE),
+        "run --config c.toml",
+        0,
+        &["wire quota  4 MiB", "operations of ok.wvm"],
+    ),
+];
+
+fn config(place: &Place, text: &str) {
+    place.write("c.toml", text.as_bytes());
+}
