@@ -92,7 +92,6 @@ impl Hypercall {
             }
             Err(status) => (status, Outcome { signal: Signal::None, done: 0 }),
         };
-        // Entries first, the header's word last: a guest that watches the header finds everything behind it in place.
         let answered = size_of::<CallHeader>() + outcome.done.min(MAX_ENTRIES) * size_of::<CallEntry>();
         call.header.status = u64::from(status.bits());
         self.memory.write(vcpu.page, call.as_bytes().get(..answered).unwrap_or(&[]))?;
@@ -107,6 +106,10 @@ impl Hypercall {
             // An error for whatever path would forget to answer.
             entry.set_status(Status::NOT_DONE);
             match decode(entry, self.ram_pages) {
+                // Behind a hello that was refused.
+                _ if entry.op() != op::HELLO && !vcpu.greeted.load(Ordering::Acquire) => {
+                    entry.set_status(Status::INVALID_ADDRESS);
+                }
                 Ok(Request::Sync { wait, .. }) => {
                     next += self.sync(wait, entries.get_mut(next..).unwrap_or(&mut []));
                     continue;

@@ -98,6 +98,19 @@ const CASES: &[Case] = &[
         assert_eq!(answers[1].doorbell, u64::from(Status::INVALID_ADDRESS.bits()));
         assert_eq!(locked, 0);
     }),
+    ("entries_behind_a_refused_hello_are_refused", &[Need::Kvm], || {
+        let wire = CallEntry::new(op::WIRE, 0, [PAGE, 1, 0]);
+        let sync = CallEntry::new(op::SYNC, op::SYNC_WAIT, [PAGE, 1, 0]);
+        let version = CallEntry::new(op::HELLO, 0, [VERSION + 1, 0, 0]);
+        let malformed = CallEntry::new(op::HELLO, 1, [VERSION, 0, 0]);
+        let good = CallEntry::new(op::HELLO, 0, [VERSION, 0, 0]);
+        let exit = CallEntry::new(op::EXIT, 0, [7, 0, 0]);
+        let (answers, _, locked) = calls(&[call_page(&[version, wire, sync, exit, malformed, wire, good, wire])]);
+        let statuses: Vec<_> = answers[0].entries[..8].iter().map(CallEntry::status).collect();
+        let (refused, wrong) = (Status::INVALID_ADDRESS, Status::INVALID_ARGUMENT);
+        assert_eq!(statuses, [Status::UNSUPPORTED, refused, refused, refused, wrong, refused, Status::OK, Status::OK]);
+        assert_eq!(locked, 1);
+    }),
     ("header_of_another_version_is_unsupported_as_a_whole", &[Need::Kvm], || {
         let mut page = one(CallEntry::new(op::WIRE, 0, [PAGE, 1, 0]));
         page.header.control = (VERSION + 1) | 1 << 32;

@@ -2,8 +2,8 @@
 //!
 //! # How a call is made
 //!
-//! 1. The host passes the guest a [`boot::BootInfo`] page (its address in `RDI` at entry). It says where RAM
-//!    starts, where the guest's call page is and which memory the loader used.
+//! 1. The host passes the guest a [`boot::BootInfo`] page (its address in `RDI` at entry). It says how
+//!    large RAM is, where the guest's call page is and which memory the loader used.
 //! 2. Each vCPU owns one 4 KiB [call page](call::CallPage): a 64-byte header and up to [`call::MAX_ENTRIES`]
 //!    entries of 32 bytes. The guest fills in entries, sets every status to [`Status::NOT_DONE`], and writes
 //!    [`port::DOORBELL`] once with `out`. That one exit is the batch.
@@ -11,7 +11,8 @@
 //!    and results. When `out` is over, every entry that the host accepted holds a status other than *not done*.
 //! 4. `in` on the doorbell port returns the status of the last doorbell as a whole, for the guest that cannot
 //!    trust its call page yet. A doorbell before the first [`op::HELLO`] answers [`Status::INVALID_ADDRESS`]
-//!    there and touches nothing, unless the call's first entry is that `HELLO`.
+//!    there and touches nothing, unless the call's first entry is that `HELLO`; when that one is refused, so are the
+//!    entries behind it, each with [`Status::INVALID_ADDRESS`].
 //!
 //! # Order
 //!

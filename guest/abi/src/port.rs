@@ -5,7 +5,7 @@
 pub const DOORBELL: u16 = 0x0600;
 /// `out` of any value says: the reply ring has something to read. Never carries data, may be an ioeventfd.
 pub const NOTIFY: u16 = 0x0604;
-/// `out` of one of the values below tells the host about the guest's life.
+/// `out` of one of the values below, in 32 bits, tells the host about the guest's life.
 pub const LIFECYCLE: u16 = 0x0608;
 /// First port of the 16550 console.
 pub const SERIAL: u16 = 0x03f8;
