@@ -1,6 +1,8 @@
 //! The thread that runs a vCPU.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use kvm_ioctls::VcpuFd;
@@ -58,7 +60,9 @@ impl std::fmt::Debug for VcpuContext {
 pub fn run(mut context: VcpuContext) {
     let kicker = Arc::clone(&context.kicker);
     let reachable = kicker.attach(&mut context.vcpu);
-    let outcome = run_until_end(&mut context);
+    // Whoever waits for the machine waits for this thread's word, even if the thread ends over a bug of ours.
+    let outcome = catch_unwind(AssertUnwindSafe(|| run_until_end(&mut context)))
+        .unwrap_or_else(|_| Outcome::VcpuError { reason: "its thread panicked".to_owned() });
     drop(reachable);
     context.listener.on_end(outcome);
 }
@@ -74,9 +78,11 @@ fn run_until_end(context: &mut VcpuContext) -> Outcome {
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => {
                     context.vcpu.set_kvm_immediate_exit(0);
+                    // The flag goes down before the next look for commands, or a kick in between would be lost.
+                    fence(Ordering::SeqCst);
                     Step::Continue
                 }
-                libc::EFAULT => Step::BackingLost(None),
+                libc::EFAULT | libc::EHWPOISON => Step::BackingLost(None),
                 _ => Step::Unhandled(format!("KVM_RUN failed: {error}")),
             },
         };
