@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use wirevm_abi::report::{KIND_PANIC, MESSAGE_BYTES, Registers, Report};
+use wirevm_abi::report::{KIND_PANIC, KIND_TRAP, MESSAGE_BYTES, Registers, Report};
 
 /// Why a machine is not running any more.
 #[derive(Clone, Debug)]
@@ -70,8 +70,10 @@ impl fmt::Display for Outcome {
 /// A guest's last words, cleaned of what a hostile guest could put into them.
 #[derive(Clone, Debug)]
 pub struct GuestReport {
-    /// Whether the guest's own code gave up; otherwise an exception that nothing expected.
+    /// Whether the guest's own code gave up.
     pub panic: bool,
+    /// Whether it was an exception that nothing expected. Neither this nor a panic: the guest left no report.
+    pub trap: bool,
     /// Exception vector.
     pub vector: u64,
     /// Error code.
@@ -91,6 +93,7 @@ impl GuestReport {
         let message = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         Self {
             panic: page.kind == KIND_PANIC,
+            trap: page.kind == KIND_TRAP,
             vector: page.vector,
             error_code: page.error_code,
             registers: page.registers,
@@ -130,6 +133,8 @@ impl fmt::Display for GuestReport {
         let r = &self.registers;
         if self.panic {
             writeln!(f, "the guest panicked: {}", self.message)?;
+        } else if !self.trap {
+            return f.write_str("the guest gave up without a report");
         } else {
             let name = usize::try_from(self.vector).ok().and_then(|vector| EXCEPTIONS.get(vector));
             let name = name.copied().unwrap_or("unknown exception");
@@ -153,6 +158,15 @@ mod test {
     use super::GuestReport;
     use wirevm_abi::report::{KIND_PANIC, KIND_TRAP, Report};
     use zerocopy::FromZeros;
+
+    #[test]
+    fn report_of_no_known_kind_is_said_to_be_missing() {
+        let mut page = Report::new_zeroed();
+        for kind in [0, KIND_PANIC + KIND_TRAP, u64::MAX] {
+            page.kind = kind;
+            assert_eq!(GuestReport::new(&page).to_string(), "the guest gave up without a report");
+        }
+    }
 
     #[test]
     fn trap_report_names_vector_and_registers() {
