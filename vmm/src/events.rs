@@ -1,7 +1,8 @@
 //! The event thread: keys for the console, the user's wish to end, the time limit, and the watchdog.
 
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ pub struct Watch {
     pub shared: Arc<Shared>,
     /// Where keys go, when standard input is the console's.
     pub keys: Option<Arc<SerialConsole>>,
-    /// The console, kept for keys that did not fit.
+    /// The RAM file, which the watchdog looks at.
     pub ram: Arc<RamFile>,
     /// Becomes readable when the user wants to end.
     pub interrupted: EventFd,
@@ -41,6 +42,8 @@ struct Subscriber {
     watch: Watch,
     timer: TimerFd,
     ended: EventFd,
+    /// Standard input without the buffer that the standard library puts before it: what waits there raises no event.
+    input: File,
     over: bool,
 }
 
@@ -59,16 +62,19 @@ impl Subscriber {
         }
     }
 
-    fn keys(&self, ops: &mut EventOps<'_>) {
+    fn keys(&mut self, ops: &mut EventOps<'_>) {
         let mut keys = [0; 16];
-        let read = io::stdin().read(&mut keys);
+        let read = self.input.read(&mut keys);
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            return;
+        }
         let (Some(console), Ok(count @ 1..)) = (&self.watch.keys, read) else {
             // End of input: the console goes on without keys.
-            drop(ops.remove(Events::empty(&io::stdin())));
+            drop(ops.remove(Events::empty(&self.input)));
             return;
         };
         match console.enqueue(keys.get(..count).unwrap_or(&[])) {
-            Ok(taken) if taken < count => log::warn!("the guest reads no keys: {} are lost", count - taken),
+            Ok(taken) if taken < count => log::warn!("the guest reads keys too slowly: {} are lost", count - taken),
             Ok(_) => (),
             Err(error) => log::error!("the console's interrupt cannot be raised: {error}"),
         }
@@ -101,7 +107,7 @@ impl MutEventSubscriber for Subscriber {
         }
         if self.watch.keys.is_some() {
             // A file or /dev/null cannot be watched; then there is nobody to type.
-            if let Err(error) = ops.add(Events::with_data(&io::stdin(), KEYS, EventSet::IN)) {
+            if let Err(error) = ops.add(Events::with_data(&self.input, KEYS, EventSet::IN)) {
                 log::debug!("standard input is no console: {error}");
             }
         }
@@ -116,9 +122,10 @@ pub fn start(watch: Watch) -> io::Result<JoinHandle<()>> {
     let mut timer = TimerFd::new().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     timer.reset(TICK, Some(TICK)).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     let ended = watch.shared.ended_event()?;
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut manager = EventManager::new().map_err(|error| io::Error::other(error.to_string()))?;
     thread::Builder::new().name("events".to_owned()).spawn(move || {
-        let id = manager.add_subscriber(Subscriber { watch, timer, ended, over: false });
+        let id = manager.add_subscriber(Subscriber { watch, timer, ended, input, over: false });
         loop {
             if let Err(error) = manager.run() {
                 log::error!("the event loop failed: {error}");

@@ -36,7 +36,7 @@ pub fn install() -> io::Result<EventFd> {
     let event = match INTERRUPTED.get() {
         Some(event) => event,
         None => {
-            let fresh = EventFd::new(libc::EFD_NONBLOCK)?;
+            let fresh = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
             INTERRUPTED.get_or_init(|| fresh)
         }
     };
