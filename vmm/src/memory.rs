@@ -134,7 +134,14 @@ impl GuestMemory for GuestRam {
         // inside the mapping of guest RAM (checked above), which no Rust reference covers; a page without memory
         // behind it is EFAULT, not a signal.
         let copied = unsafe { libc::process_vm_writev(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
-        if usize::try_from(copied) == Ok(bytes.len()) { Ok(()) } else { Err(lost) }
+        if usize::try_from(copied) == Ok(bytes.len()) {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if copied < 0 && error.raw_os_error() != Some(libc::EFAULT) {
+            log::error!("this host does not let process_vm_writev write guest RAM: {error}");
+        }
+        Err(lost)
     }
 }
 
