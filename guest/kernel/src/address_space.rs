@@ -27,8 +27,13 @@ fn table_entry(frame: Frame) -> u64 {
 /// emulated processor two instructions for every 2 MiB of RAM.
 pub fn build(info: &BootInfo, frames: &'static KernelFrames) -> Frame {
     let root = frames.table().expect("a fresh machine has a frame for the root table");
-    let direct = read_table(info.boot_tables.first, root_index(DIRECT_BASE));
-    write_table(root.0, root_index(DIRECT_BASE), direct | NO_EXECUTE);
+    for slot in (root_index(DIRECT_BASE)..).take_while(|slot| *slot < 512) {
+        let direct = read_table(info.boot_tables.first, slot);
+        if direct & PRESENT == 0 {
+            break;
+        }
+        write_table(root.0, slot, direct | NO_EXECUTE);
+    }
 
     // The image lies within the last 2 GiB: one table a level, plus a page table for every 2 MiB.
     let [pointers, directory] =

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::task::Wake;
+use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -16,6 +17,8 @@ use crate::arch;
 
 /// First vector of device interrupts.
 const FIRST_VECTOR: u64 = 0x30;
+/// Vectors of device interrupts.
+const LINES: usize = 4;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -95,28 +98,38 @@ impl Executor {
 
 /// Who waits for which interrupt.
 #[derive(Debug)]
-pub struct Events {
-    waiting: Mutex<[Option<Waker>; 4]>,
-    pending: Mutex<u64>,
+pub struct Events(Mutex<[Line; LINES]>);
+
+/// One interrupt vector.
+#[derive(Debug)]
+struct Line {
+    /// How often it was taken.
+    taken: u64,
+    /// Everybody who waits for the next time.
+    waiting: Vec<Waker>,
 }
 
 impl Events {
     /// Returns the table with nobody waiting.
     pub const fn new() -> Self {
-        Self { waiting: Mutex::new([const { None }; 4]), pending: Mutex::new(0) }
+        Self(Mutex::new([const { Line { taken: 0, waiting: Vec::new() } }; LINES]))
     }
 
-    /// Waits until an interrupt with `vector` was taken that nobody has waited for yet.
+    /// Waits for the next interrupt with `vector`; one interrupt wakes everybody who waits for it.
+    ///
+    /// Interrupts are delivered only while no task runs, so none is missed between a look at what the interrupt is about
+    /// and this wait, as long as the task awaits nothing else in between.
     pub async fn interrupt(&self, vector: u64) {
-        let bit = vector.wrapping_sub(FIRST_VECTOR) % 4;
+        let line = usize::try_from(vector.wrapping_sub(FIRST_VECTOR)).unwrap_or(0) % LINES;
+        let mut seen = None;
         core::future::poll_fn(|context| {
-            let mut pending = self.pending.lock();
-            if *pending & 1 << bit != 0 {
-                *pending &= !(1 << bit);
+            let mut lines = self.0.lock();
+            let Line { taken, waiting } = &mut lines[line];
+            if *seen.get_or_insert(*taken) != *taken {
                 return Poll::Ready(());
             }
-            if let Some(slot) = self.waiting.lock().get_mut(usize::try_from(bit).unwrap_or(0)) {
-                *slot = Some(context.waker().clone());
+            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
             }
             Poll::Pending
         })
@@ -125,17 +138,12 @@ impl Events {
 
     /// Wakes who waits for the events in `taken`; says whether there was any.
     fn deliver(&self, taken: u64) -> bool {
-        if taken == 0 {
-            return false;
-        }
-        *self.pending.lock() |= taken;
-        for (bit, slot) in self.waiting.lock().iter_mut().enumerate() {
-            if taken & 1 << bit != 0
-                && let Some(waker) = slot.take()
-            {
-                waker.wake();
+        for (bit, line) in self.0.lock().iter_mut().enumerate() {
+            if taken & 1 << bit != 0 {
+                line.taken += 1;
+                line.waiting.drain(..).for_each(Waker::wake);
             }
         }
-        true
+        taken != 0
     }
 }
