@@ -91,7 +91,17 @@ fn build(root: &Path, target: &str, bare: bool) -> Result<PathBuf, Box<dyn Error
     }
     let status = cargo
         .current_dir(root)
-        .args(["build", "--package", "wirevm-kernel", "--profile", "image", "--target", target, "--target-dir"])
+        .args([
+            "build",
+            "--package",
+            "wirevm-kernel",
+            "--profile",
+            "image",
+            "--locked",
+            "--target",
+            target,
+            "--target-dir",
+        ])
         .arg(&folder)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .status()?;
