@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wirevm_abi::RamRange;
 use wirevm_agent::{Command, Reply};
@@ -71,13 +71,19 @@ impl<'a> KvmTarget<'a> {
     }
 
     fn receive(&mut self, id: u64) -> Result<Reply, TargetError> {
+        let deadline = Instant::now() + REPLY_LIMIT;
         loop {
             if let Some(words) = self.early.remove(&id) {
                 let reply = Reply::decode(&words)
                     .map_err(|_| CommandError::new(ExitCode::Failure, Nonsense(format!("{words:x?}"))))?;
                 return Ok(reply);
             }
-            let message = self.machine.channel().receive(REPLY_LIMIT).map_err(|error| self.explain(error))?;
+            // One limit for all: a guest that repeats other replies does not put it off.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.explain(ChannelError::Timeout(REPLY_LIMIT)));
+            }
+            let message = self.machine.channel().receive(left).map_err(|error| self.explain(error))?;
             match message.split_first() {
                 Some((id, words)) if *id < self.next_id => {
                     self.early.insert(*id, words.to_vec());
