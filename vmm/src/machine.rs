@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -143,7 +143,8 @@ pub struct Shared {
     progress: Mutex<Progress>,
     changed: Condvar,
     ended: EventFd,
-    started: Instant,
+    /// When the vCPU started.
+    started: OnceLock<Instant>,
     stop: SyncSender<Command>,
     kicker: Arc<Kicker>,
     memory: Arc<GuestRam>,
@@ -191,7 +192,8 @@ impl Shared {
 impl VcpuListener for Shared {
     fn on_ready(&self, instructions: Option<u64>) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.ready.get_or_insert(BootReport { instructions, elapsed: self.started.elapsed() });
+        let elapsed = self.started.get().map_or(Duration::ZERO, Instant::elapsed);
+        progress.ready.get_or_insert(BootReport { instructions, elapsed });
         drop(progress);
         self.changed.notify_all();
     }
@@ -274,7 +276,7 @@ impl Machine {
             progress: Mutex::default(),
             changed: Condvar::new(),
             ended: wires.ended.try_clone().map_err(host("events"))?,
-            started: Instant::now(),
+            started: OnceLock::new(),
             stop,
             kicker: Arc::clone(&kicker),
             memory: Arc::clone(&memory),
@@ -309,6 +311,7 @@ impl Machine {
         let stats = VcpuStats::open(&vcpu).map(Arc::new);
         let context =
             VcpuContext { index: 0, vcpu, bus, stats: stats.clone(), ram: addresses, commands, kicker, listener };
+        let started = *shared.started.get_or_init(Instant::now);
         let vcpu =
             thread::Builder::new().name("vcpu0".to_owned()).spawn(move || run(context)).map_err(host("vCPU thread"))?;
         let watch = Watch {
@@ -316,7 +319,7 @@ impl Machine {
             keys: config.keyboard.then_some(console),
             ram: Arc::clone(&ram),
             interrupted,
-            limit: config.time_limit.map(|limit| (shared.started, limit)),
+            limit: config.time_limit.map(|limit| (started, limit)),
         };
         let mut machine = Self {
             shared,
@@ -340,16 +343,13 @@ impl Machine {
     /// Waits until the guest takes commands.
     ///
     /// # Errors
-    /// The outcome, when the machine ended first.
+    /// The outcome, when the machine ended before.
     pub fn wait_ready(&self) -> Result<BootReport, Outcome> {
         let progress = self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let undecided = |progress: &mut Progress| progress.ready.is_none() && progress.outcome.is_none();
         let progress = self.shared.changed.wait_while(progress, undecided).unwrap_or_else(PoisonError::into_inner);
-        match (&progress.outcome, progress.ready) {
-            (Some(outcome), _) => Err(outcome.clone()),
-            (None, Some(ready)) => Ok(ready),
-            (None, None) => Err(Outcome::Stopped),
-        }
+        // A guest that was ready and ended since has still been ready.
+        progress.ready.ok_or_else(|| progress.outcome.clone().unwrap_or(Outcome::Stopped))
     }
 
     /// Waits until the machine has ended and says how.
