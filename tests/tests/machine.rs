@@ -1,1 +1,42 @@
-fn main() {}
+//! The life of a real machine and its failures: through the library and through the binary.
+
+#[path = "machine/agent.rs"]
+mod agent;
+#[path = "machine/backing.rs"]
+mod backing;
+#[path = "machine/code.rs"]
+mod code;
+#[path = "machine/crash.rs"]
+mod crash;
+#[path = "machine/disk.rs"]
+mod disk;
+#[path = "machine/flood.rs"]
+mod flood;
+#[path = "machine/lab.rs"]
+mod lab;
+#[path = "machine/numbers.rs"]
+mod numbers;
+#[path = "machine/reuse.rs"]
+mod reuse;
+#[path = "machine/signals.rs"]
+mod signals;
+#[path = "machine/storage.rs"]
+mod storage;
+
+use std::process::ExitCode;
+
+use wirevm_tests::Suite;
+
+fn main() -> ExitCode {
+    let tables = [
+        agent::CASES,
+        crash::CASES,
+        flood::CASES,
+        backing::CASES,
+        signals::CASES,
+        reuse::CASES,
+        storage::CASES,
+        numbers::CASES,
+    ];
+    tables.into_iter().fold(Suite::new(), Suite::cases).run()
+}
