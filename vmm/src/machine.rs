@@ -434,11 +434,12 @@ impl Machine {
             return Ok(());
         }
         match self.syncs.latched() {
-            // Best effort: the storage that should take the mark is the one that failed.
+            // Best effort: the storage that should take the mark is the one that failed, and its error may be told
+            // once more although the mark is there.
             Some(error) => {
                 let state = RamState::Failed { errno: error.errno, first_page: error.first_page };
                 if let Err(error) = self.ram.set_state(state) {
-                    log::warn!("the RAM file cannot be marked as failed: {error}");
+                    log::warn!("the RAM file may not be marked as failed: {error}");
                 }
                 Ok(())
             }
