@@ -16,6 +16,8 @@ pub const REFUSED: &[Row] = &[
         USAGE,
         &["a value is required for '--wire-quota <SIZE>'"],
     ),
+    ("memory_negative_is_named", nothing, "run --memory -8M", USAGE, &["'-8M'", "the keys are"]),
+    ("quota_negative_is_named", nothing, "run --wire-quota -1", USAGE, &["'-1'", "--wire-quota"]),
     ("argument_too_many_is_named", nothing, "run extra", USAGE, &["unexpected argument 'extra'"]),
     ("script_without_file_is_refused", nothing, "script", USAGE, &["not provided: <FILE>"]),
     (

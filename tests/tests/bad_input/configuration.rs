@@ -1,6 +1,6 @@
 //! Options and configuration files that read well and describe no machine.
 
-use crate::place::{CONFIG, Place, Row, USAGE, nothing};
+use crate::place::{CONFIG, MEMORY, Place, Row, USAGE, nothing};
 
 const TIMEOUT: &str = "the time limit must be more than 0 and at most 31622400 seconds";
 
@@ -14,6 +14,14 @@ durability = 'none'";
 
 /// Refused, with the number or the place in the file.
 pub const REFUSED: &[Row] = &[
+    ("config_without_end_is_refused", nothing, "run --config /dev/zero", CONFIG, &["/dev/zero", "longer than 1 MiB"]),
+    (
+        "memory_beyond_the_hosts_without_a_file_is_refused",
+        nothing,
+        "run --memory 4T,durability=none",
+        MEMORY,
+        &["4 TiB without a file", "memory and swap"],
+    ),
     ("ram_of_0_is_refused", nothing, "run --memory 0", CONFIG, &["must not be 0 bytes", "2 MiB"]),
     ("ram_of_0_in_a_file_is_refused", nothing, "run --memory 0,file=new.ram", CONFIG, &["must not be 0 bytes"]),
     ("ram_of_1_byte_is_refused", nothing, "run --memory 1,file=new.ram", CONFIG, &["multiple of 2 MiB; 1 byte is not"]),

@@ -53,16 +53,16 @@ pub struct MachineArgs {
     ///
     /// A comma list of size=SIZE (K, M, G or T may follow the number), file=FILE (made if it does not exist) and
     /// durability=none|shared. The first item may be a bare size.
-    #[arg(long, value_name = "size=,file=,durability=", help_heading = "Machine")]
+    #[arg(long, value_name = "size=,file=,durability=", allow_hyphen_values = true, help_heading = "Machine")]
     pub memory: Option<MemoryConfig>,
     /// Read options from a TOML file; the command line wins
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     pub config: Option<PathBuf>,
     /// Most memory that the guest may keep wired
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Limits")]
     pub wire_quota: Option<Size>,
     /// Stop the machine after that many seconds
-    #[arg(long, value_name = "SECONDS", help_heading = "Limits")]
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true, help_heading = "Limits")]
     pub timeout: Option<f64>,
     /// What to do when storage reports an error: stop the machine, or let all further syncs fail
     #[arg(long, value_enum, value_name = "ACTION", help_heading = "Limits")]
@@ -115,13 +115,13 @@ pub struct ScriptArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
     /// Guest memory that is meant to be used, as for `wirevm run`
-    #[arg(long, value_name = "size=,file=,durability=", help_heading = "Machine")]
+    #[arg(long, value_name = "size=,file=,durability=", allow_hyphen_values = true, help_heading = "Machine")]
     pub memory: Option<MemoryConfig>,
     /// Read options from a TOML file; the command line wins
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     pub config: Option<PathBuf>,
     /// Most memory that the guest is meant to keep wired
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Limits")]
     pub wire_quota: Option<Size>,
     /// The output.
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! The machine's options: from the command line, from a file, checked.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub const DEFAULT_RAM_BYTES: u64 = 64 << 20;
 pub const DEFAULT_WIRE_QUOTA_BYTES: u64 = 8 << 20;
 /// Largest guest RAM that is accepted: what KVM takes in one piece, 2^31 - 1 pages, in large pages.
 const MAX_RAM_BYTES: u64 = ((1 << 31) - 1) * PAGE_SIZE / LARGE_PAGE_SIZE * LARGE_PAGE_SIZE;
+/// Longest configuration file that is read.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Longest time limit: a year.
 const MAX_TIMEOUT_SECONDS: f64 = 366.0 * 24.0 * 3600.0;
 
@@ -254,7 +256,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when it can't be read, or holds an unknown key or a value of the wrong kind.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = fs::File::open(path).map_err(failed)?;
+        // A device or a pipe may have no end; no configuration is as long as that.
+        file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > MAX_CONFIG_BYTES {
+            let reason = format!("it is longer than {}", Bytes(MAX_CONFIG_BYTES));
+            return Err(ConfigError::File { path: path.to_owned(), reason });
+        }
         toml::from_str(&text).map_err(|error| {
             let line =
                 error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);

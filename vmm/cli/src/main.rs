@@ -34,8 +34,11 @@ fn main() -> process::ExitCode {
         Ok(cli) => cli.command,
         Err(ArgsError::Asked(help)) => return shown(help.print()).into(),
         Err(ArgsError::Wrong(reason)) => {
-            complain(&reason);
-            return ExitCode::Usage.into();
+            // What the options would have been is not known; that a document is wanted is.
+            let json = env::args_os().any(|word| word == "--json");
+            let failure = Failure::from(CommandError::new(ExitCode::Usage, reason));
+            failure.tell(OutputArgs { json, ..OutputArgs::default() });
+            return failure.exit().into();
         }
     };
     let output = command.output();

@@ -2,10 +2,12 @@
 //! refused here, before anything is made that would stay behind.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
+use procfs::Current;
 use wirevm_abi::PAGE_SIZE;
 use wirevm_devices::durability::Durability;
 use wirevm_devices::pin::LockBudget;
@@ -17,7 +19,7 @@ use crate::config::{DEFAULT_RAM_BYTES, DEFAULT_WIRE_QUOTA_BYTES, MachineOptions,
 use crate::doctor::temporary_folders;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::report::MachineReport;
-use crate::size::Bytes;
+use crate::size::{Bytes, RoughBytes};
 
 /// The guest image that is built with this program.
 static BUILT_IN_IMAGE: &[u8] = include_bytes!(env!("WIREVM_GUEST_IMAGE"));
@@ -35,6 +37,14 @@ const MAX_IMAGE_BYTES: u64 = 256 << 20;
 pub struct LockBudgetError {
     need: u64,
     limit: u64,
+}
+
+/// Guest memory that is nowhere but in memory does not fit into the host's.
+#[derive(Debug, thiserror::Error)]
+#[error("guest memory of {} without a file does not fit into this host's {} of memory and swap", Bytes(*need), RoughBytes(*have))]
+struct TooMuchMemoryError {
+    need: u64,
+    have: u64,
 }
 
 /// Options that contradict each other.
@@ -269,7 +279,13 @@ fn previous_end_note(path: &Path, end: PreviousEnd) -> Option<String> {
 }
 
 fn memfd_ram(size: Option<u64>, notes: Vec<String>) -> Result<Ram, CommandError> {
-    let ram = RamFile::memfd(size.unwrap_or(DEFAULT_RAM_BYTES)).map_err(ram_error)?;
+    let size = size.unwrap_or(DEFAULT_RAM_BYTES);
+    let meminfo = procfs::Meminfo::current().map_err(|error| CommandError::new(ExitCode::Memory, error))?;
+    let have = meminfo.mem_total.saturating_add(meminfo.swap_total);
+    if size > have {
+        return Err(CommandError::new(ExitCode::Memory, TooMuchMemoryError { need: size, have }));
+    }
+    let ram = RamFile::memfd(size).map_err(ram_error)?;
     Ok(Ram { ram, made: None, place: "memory only (memfd)".to_owned(), notes })
 }
 
@@ -277,7 +293,15 @@ fn memfd_ram(size: Option<u64>, notes: Vec<String>) -> Result<Ram, CommandError>
 fn temporary_ram(size: Option<u64>, asked: Option<Durability>) -> Result<Ram, CommandError> {
     let folders: Vec<PathBuf> = temporary_folders().into_iter().filter(|folder| is_writable(folder)).collect();
     let durable = folders.iter().find_map(|folder| durable_file_system(folder).ok().map(|kind| (folder, kind)));
-    let names = || folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        folders
+            .iter()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .map(|folder| folder.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match durable {
         Some((folder, kind)) => {
             let ram = RamFile::temporary(folder, size.unwrap_or(DEFAULT_RAM_BYTES)).map_err(ram_error)?;
