@@ -1,9 +1,10 @@
 //! The guest's agent behind the message rings.
 
 use std::collections::HashMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use wirevm_abi::ring::MAX_MESSAGE;
+use wirevm_abi::ring::{CAPACITY, MAX_MESSAGE};
 use wirevm_agent::{Command, LayoutRow, MAX_READ_BYTES, Pattern, Reply};
 use wirevm_devices::durability::Durability;
 use wirevm_devices::ramfile::RamFile;
@@ -17,6 +18,9 @@ use super::lab::{LIMIT, Lab, PAGE, Setup, kernel};
 /// Most words in a message.
 const MAX_WORDS: usize = 1024;
 const _: () = assert!(MAX_WORDS as u64 == MAX_MESSAGE && MAX_READ_BYTES == 4096);
+
+/// Words of the reply to a full-sized read, with its id and its length word.
+const READ_REPLY_WORDS: u64 = 4 + MAX_READ_BYTES / 8;
 
 fn read(address: u64, size: u64) -> Command {
     Command::Read { address, size }
@@ -91,6 +95,19 @@ pub const CASES: &[Case] = &[
         for _ in 0..40 {
             assert_eq!(lab.call(&read(address, MAX_READ_BYTES)), Reply::Bytes(vec![0x5a; 4096]));
         }
+        lab.stop();
+    }),
+    ("replies_that_nobody_takes_wait_in_the_guest_and_none_is_lost", &[Need::Kvm], || {
+        let mut lab = Lab::of_kernel();
+        let address = lab.allocate(1);
+        let count = CAPACITY / READ_REPLY_WORDS * 3;
+        let ids: Vec<u64> = (0..count).map(|_| lab.send(&read(address, MAX_READ_BYTES))).collect();
+        // Long enough for the guest to fill its ring and to halt with the rest.
+        thread::sleep(Duration::from_millis(200));
+        for id in ids {
+            assert_eq!(lab.reply(id), Reply::Bytes(vec![0; 4096]), "command {id}");
+        }
+        lab.done(&Command::Check);
         lab.stop();
     }),
     ("reading_in_a_quiet_machine_times_out_in_time", &[Need::Kvm], || {

@@ -145,7 +145,7 @@ pub const CASES: &[Case] = &[
     }),
     ("crash_without_a_report_is_told_all_the_same", &[Need::Kvm], || {
         let outcome = Lab::of_memfd(&Code::default().crashed().halt().image()).end();
-        assert!(outcome.to_string().starts_with("the guest crashed: : vector 0"), "{outcome}");
+        assert_eq!(outcome.to_string(), "the guest gave up without a report");
     }),
     ("lifecycle_values_that_mean_nothing_do_nothing", &[Need::Kvm], || {
         let code = Code::default().out(LIFECYCLE, 0).out(LIFECYCLE, u32::MAX).out(LIFECYCLE, LIFECYCLE_READY);
