@@ -41,10 +41,11 @@ impl<P: Ports> VmMap<P> {
     pub fn check(&self) -> Result<(), Violation> {
         self.locked(|state| {
             state.check_entries(self.bounds)?;
-            state.check_objects()
-        })?;
-        let charged = self.user_wired_pages();
-        require(charged <= self.vm.user_wired_pages(), "N7: the system's charge includes the map's", self.bounds)
+            state.check_objects()?;
+            // Both totals change under the lock only, so they must be compared under it.
+            let included = state.user_wired_pages <= self.vm.user_wired_pages();
+            require(included, "N7: the system's charge includes the map's", self.bounds)
+        })
     }
 
     /// Checks after every operation in debug builds.
