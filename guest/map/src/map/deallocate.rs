@@ -113,16 +113,18 @@ impl<P: Ports> VmMap<P> {
     /// Unmaps and removes the entries of `range` that `owner` holds, once no page of them is being written to
     /// stable storage.
     async fn tear_down(&self, range: PageRange, owner: OperationId) {
-        while let Step::Wait(wait) = self.exclusive(|state| {
-            if state.is_cleaning(range, owner) {
-                return Step::Wait(self.vm.cleaned().wait());
+        loop {
+            let step = self.exclusive(|state| {
+                if state.is_cleaning(range, owner) {
+                    Step::Wait(self.vm.cleaned().wait())
+                } else {
+                    Step::Done(state.remove_entries(&self.vm, range, owner))
+                }
+            });
+            match step {
+                Step::Wait(wait) => wait.await,
+                Step::Done(awaited) => return self.wake_if(awaited),
             }
-            if state.remove_entries(&self.vm, range, owner) {
-                self.transitions.wake_all();
-            }
-            Step::Done(())
-        }) {
-            wait.await;
         }
     }
 }

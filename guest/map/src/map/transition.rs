@@ -84,27 +84,35 @@ impl<P: Ports> VmMap<P> {
         self.transitions.wait()
     }
 
-    /// Ends a call's ownership: `finish` does its last work on each entry of `range` that `owner` holds;
-    /// then the marks go, what can be merged is, and waiters are woken once (rows T-01, T-02, W-11).
+    /// Wakes all who wait, if somebody waits for one of the entries that were let go (rows T-02, W-11). The map
+    /// must be unlocked, for a waker may call it.
+    pub(super) fn wake_if(&self, awaited: bool) {
+        if awaited {
+            self.transitions.wake_all();
+        }
+    }
+}
+
+impl<P: Ports> MapState<P> {
+    /// Ends a call's ownership: `finish` does its last work on each entry of `range` that `owner` holds; then the
+    /// marks go and what can be merged is (rows T-01, W-11). Tells whether somebody waits for one of the entries.
+    #[must_use]
     pub(super) fn release(
-        &self,
-        state: &mut MapState<P>,
+        &mut self,
         range: PageRange,
         owner: OperationId,
         mut finish: impl FnMut(&mut MapEntry),
-    ) {
-        let mut wake = false;
-        for (_, entry) in state.entries.starting_mut(range) {
+    ) -> bool {
+        let mut awaited = false;
+        for (_, entry) in self.entries.starting_mut(range) {
             if entry.is_owned_by(owner) {
                 finish(entry);
                 entry.transition = None;
-                wake |= core::mem::take(&mut entry.needs_wakeup);
+                awaited |= core::mem::take(&mut entry.needs_wakeup);
             }
         }
-        state.entries.merge(range);
-        if wake {
-            self.transitions.wake_all();
-        }
+        self.entries.merge(range);
+        awaited
     }
 }
 

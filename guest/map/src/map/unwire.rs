@@ -41,7 +41,8 @@ impl<P: Ports> VmMap<P> {
                 self.vm.host().unwire(&last).await;
             }
         }
-        self.exclusive(|state| self.release(state, call.range, call.owner, |_| ()));
+        let awaited = self.exclusive(|state| state.release(call.range, call.owner, |_| ()));
+        self.wake_if(awaited);
         self.debug_check();
         result
     }

@@ -61,7 +61,8 @@ impl<P: Ports> VmMap<P> {
                 result = Err(KernReturn::from_wire_error(error));
             }
         }
-        self.exclusive(|state| self.finish_wire(state, &call, result.is_ok()));
+        let awaited = self.exclusive(|state| self.finish_wire(state, &call, result.is_ok()));
+        self.wake_if(awaited);
         self.debug_check();
         result
     }
@@ -133,8 +134,9 @@ impl<P: Ports> VmMap<P> {
         Ok(())
     }
 
-    /// Completes the call's entries, or undoes what the call did to them; then lets go of them.
-    fn finish_wire(&self, state: &mut MapState<P>, call: &Wiring, succeeded: bool) {
+    /// Completes the call's entries, or undoes what the call did to them; then lets go of them. Tells whether
+    /// somebody waits for one.
+    fn finish_wire(&self, state: &mut MapState<P>, call: &Wiring, succeeded: bool) -> bool {
         let mut uncharged = 0;
         // The starts are needed for the object's pages, which `release` does not tell.
         if !succeeded {
@@ -146,12 +148,12 @@ impl<P: Ports> VmMap<P> {
             state.user_wired_pages -= uncharged;
             self.vm.uncharge(uncharged);
         }
-        self.release(state, call.claims.range, call.claims.owner, |entry| {
+        state.release(call.claims.range, call.claims.owner, |entry| {
             let skipped = entry.transition.is_none_or(|mark| mark.skipped);
             if succeeded && call.flags.is_user() && !skipped {
                 entry.user_wired = true;
             }
-        });
+        })
     }
 }
 

@@ -1,12 +1,18 @@
 //! Calls that meet on an entry.
 
+use alloc::sync::Arc;
+use alloc::task::Wake;
 use alloc::vec::Vec;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
 
-use crate::fake::{Executor, HostCall, block_on};
+use spin::Mutex;
+
+use crate::fake::{Executor, FakePorts, HostCall, block_on};
 use crate::flags::{SyncFlags, WireFlags};
 use crate::kern_return::KernReturn;
-use crate::map::Placement;
 use crate::map::testing::Bed;
+use crate::map::{Placement, VmMap};
 use crate::ports::HostError;
 use crate::units::Prot;
 
@@ -232,6 +238,43 @@ fn d_01_deallocate_keeps_the_frames_until_the_host_knows_of_the_unwire_before() 
     bed.host().release();
     assert_eq!((executor.run(), unwire.take(), deallocate.take()), (Ok(()), Some(Ok(())), Some(Ok(()))));
     assert_eq!(bed.settled(bed.layout()), "");
+}
+
+/// A waker that looks whether the map is locked when it is called.
+struct Looking {
+    map: Arc<VmMap<FakePorts>>,
+    calls: Mutex<Vec<bool>>,
+}
+
+impl Wake for Looking {
+    fn wake(self: Arc<Self>) {
+        self.calls.lock().push(self.map.state.try_lock().is_none());
+    }
+}
+
+#[test]
+fn t_02_waiters_are_woken_with_the_map_unlocked() {
+    for ends_with_unwire in [true, false] {
+        let bed = held();
+        let map = Arc::clone(&bed.machine.map);
+        let (first, last) = (bed.at(2), bed.at(4));
+        let mut executor = Executor::new(1);
+        let outcome = if ends_with_unwire {
+            executor.spawn(map.unwire(first, last, USER))
+        } else {
+            executor.spawn(map.deallocate(first, last - first))
+        };
+        assert_eq!(executor.run_until_stalled(), 1);
+        let looking = Arc::new(Looking { map: Arc::clone(&map), calls: Mutex::default() });
+        let waker = Waker::from(Arc::clone(&looking));
+        let mut fault = pin!(map.fault(first, Prot::READ));
+        assert!(fault.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        bed.host().release();
+        assert_eq!((executor.run(), outcome.take()), (Ok(()), Some(Ok(()))));
+        assert_eq!(*looking.calls.lock(), [false]);
+        let expected = if ends_with_unwire { Ok(()) } else { Err(KernReturn::InvalidAddress) };
+        assert_eq!(fault.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(expected));
+    }
 }
 
 #[test]
