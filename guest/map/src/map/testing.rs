@@ -1,5 +1,6 @@
 //! A machine for tests that speaks in pages from the start of its map and checks itself after every step.
 
+mod durable;
 mod inject;
 mod model;
 mod storm;
