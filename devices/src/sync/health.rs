@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::backend::HealthProbe;
 use super::latch::{During, Latch};
 
-/// A thread that polls until it is dropped or the latch is set.
+/// A thread that polls until it is told to end or the latch is set.
 #[derive(Debug)]
 pub(super) struct HealthPoll {
     stop: Arc<Stop>,
@@ -35,6 +35,13 @@ impl HealthPoll {
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }
+
+    /// Tells the thread to end and hands it out, once. A look that is under way is not cut short.
+    pub(super) fn end(&mut self) -> Option<JoinHandle<()>> {
+        *self.stop.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.changed.notify_all();
+        self.thread.take()
+    }
 }
 
 impl Stop {
@@ -44,17 +51,5 @@ impl Stop {
         let waited = self.changed.wait_timeout_while(asked, interval, |asked| !*asked);
         let (asked, _) = waited.unwrap_or_else(PoisonError::into_inner);
         *asked
-    }
-}
-
-impl Drop for HealthPoll {
-    fn drop(&mut self) {
-        *self.stop.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.changed.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the health poll ended in a panic");
-        }
     }
 }

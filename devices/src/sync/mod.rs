@@ -17,5 +17,5 @@ mod worker;
 
 pub use self::backend::{FlushBackend, HealthProbe, RamFlush, RamProbe, SyncStartError};
 pub use self::latch::{During, LatchedError};
-pub use self::service::{SyncConfig, SyncService, SyncStats, Wait};
+pub use self::service::{END_LIMIT, SyncConfig, SyncService, SyncStats, Wait};
 pub use self::worker::SyncWorker;

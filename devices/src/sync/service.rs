@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use wirevm_abi::{RamRange, Status};
 
@@ -15,6 +15,12 @@ use super::merge::{self, Findings};
 use super::worker::{self, Job, Shared, SyncWorker};
 use crate::durability::Durability;
 use crate::ramfile::RamFile;
+
+/// Longest time that the end of a service takes, for all its threads together (rule S6). A sync of a file system
+/// that has lost its disk or server may never come back.
+pub const END_LIMIT: Duration = Duration::from_secs(5);
+/// How often threads that are to end are looked at.
+const END_LOOK: Duration = Duration::from_millis(1);
 
 /// Whether a caller waits until its pages are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,12 +40,14 @@ pub struct SyncConfig {
     pub queue: usize,
     /// Longest time between two looks at the file's health.
     pub poll_interval: Duration,
+    /// Longest time that dropping the service takes; a thread that storage still holds by then is left behind.
+    pub end_limit: Duration,
 }
 
 impl Default for SyncConfig {
-    /// Two workers, a queue of 64, a look each second.
+    /// Two workers, a queue of 64, a look each second, [`END_LIMIT`].
     fn default() -> Self {
-        Self { workers: 2, queue: 64, poll_interval: Duration::from_secs(1) }
+        Self { workers: 2, queue: 64, poll_interval: Duration::from_secs(1), end_limit: END_LIMIT }
     }
 }
 
@@ -72,15 +80,15 @@ pub struct SyncService {
     running: Option<Running>,
 }
 
-/// Fields are in the order of their end: no more requests, then the threads.
+/// The threads and what they are reached by.
 #[derive(Debug)]
 struct Running {
     /// None when the service is ending.
     queue: Option<SyncSender<Job>>,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// Polls until it is dropped.
-    _poll: HealthPoll,
+    poll: HealthPoll,
+    end_limit: Duration,
 }
 
 impl SyncService {
@@ -128,7 +136,8 @@ impl SyncService {
         let (sender, receiver) = mpsc::sync_channel(config.queue.max(1));
         let receiver = Arc::new(Mutex::new(receiver));
         let poll = HealthPoll::start(probe, config.poll_interval, latch).map_err(SyncStartError::Thread)?;
-        let mut running = Running { queue: Some(sender), shared, workers: Vec::new(), _poll: poll };
+        let end_limit = config.end_limit;
+        let mut running = Running { queue: Some(sender), shared, workers: Vec::new(), poll, end_limit };
         for worker in workers {
             let thread = worker::start(worker, Arc::clone(&receiver), Arc::clone(&running.shared));
             running.workers.push(thread.map_err(SyncStartError::Thread)?);
@@ -224,14 +233,33 @@ impl SyncService {
 }
 
 impl Drop for Running {
-    /// Ends the workers: what they have begun is finished, what nobody waits for is not begun.
+    /// Ends the threads: what they have begun is finished, what nobody waits for is not begun. One that storage holds
+    /// past the limit is left; it has its own view and description, so it harms nobody, and it ends when storage lets
+    /// go of it or the process ends.
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
         self.queue = None;
-        for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
-                log::error!("a sync worker ended in a panic");
+        let mut threads = std::mem::take(&mut self.workers);
+        threads.extend(self.poll.end());
+        let left = join_within(threads, self.end_limit);
+        if left > 0 {
+            log::error!("storage holds {left} sync threads for more than {:?}; they are left behind", self.end_limit);
+        }
+    }
+}
+
+/// Joins threads for `limit` in all; returns how many had not ended by then.
+fn join_within(mut threads: Vec<JoinHandle<()>>, limit: Duration) -> usize {
+    let began = Instant::now();
+    loop {
+        for thread in threads.extract_if(.., |thread| thread.is_finished()) {
+            if thread.join().is_err() {
+                log::error!("a sync thread ended in a panic");
             }
         }
+        if threads.is_empty() || began.elapsed() >= limit {
+            return threads.len();
+        }
+        thread::sleep(END_LOOK);
     }
 }

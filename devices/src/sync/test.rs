@@ -1,6 +1,6 @@
 //! The sync service against storage that fails, waits or panics when told to.
 
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use wirevm_abi::{RamRange, Status};
@@ -22,7 +22,7 @@ fn service(
     let (sender, latched) = mpsc::channel();
     let service = SyncService::with_backends(
         PAGES,
-        SyncConfig { workers, queue, poll_interval },
+        SyncConfig { workers, queue, poll_interval, end_limit: Duration::from_secs(20) },
         (0..workers).map(|_| storage.worker()).collect(),
         Box::new(storage.clone()),
         move |error| sender.send(error).expect("the test listens"),
@@ -182,6 +182,35 @@ fn drop_is_prompt_and_does_not_begin_what_nobody_waits_for() {
     });
     assert!(began.elapsed() < Duration::from_secs(10), "the health poll sleeps for an hour");
     assert_eq!(storage.with(|script| script.started.len()), 1);
+}
+
+#[test]
+fn drop_leaves_a_thread_that_storage_holds_and_keeps_to_its_limit() {
+    let storage = ScriptedFlush::default();
+    let limit = Duration::from_millis(100);
+    let (sender, ended) = mpsc::channel();
+    let syncs = SyncService::with_backends(
+        PAGES,
+        SyncConfig { workers: 2, queue: 4, poll_interval: NEVER, end_limit: limit },
+        vec![storage.worker(), storage.worker()],
+        Box::new(storage.clone()),
+        // Goes with the last thread.
+        move |error| sender.send(error).expect("the test listens"),
+    );
+    let syncs = syncs.expect("threads");
+    storage.with(|script| script.held_from = Some(0));
+    for page in [0, 8] {
+        assert_eq!(syncs.submit(&[range(page, 1)], Wait::NoWait), [Status::PENDING]);
+    }
+    storage.wait_until(|script| script.started.len() == 2);
+    let began = Instant::now();
+    drop(syncs);
+    let taken = began.elapsed();
+    assert!(limit <= taken && taken < Duration::from_secs(10), "{taken:?}: one limit for both threads");
+    assert_eq!(ended.try_recv(), Err(TryRecvError::Empty), "the threads are still held");
+    storage.with(|script| script.held_from = None);
+    let last = ended.recv_timeout(Duration::from_secs(10));
+    assert_eq!(last, Err(RecvTimeoutError::Disconnected), "they end when storage lets go of them");
 }
 
 #[test]
