@@ -83,6 +83,19 @@ impl<R: Run> RunMap<R> {
         (page < range.end).then(|| PageRange::new(page, range.end))
     }
 
+    /// Returns the first part of `range` that runs which are `wanted` cover without a gap.
+    pub(crate) fn next_where(&self, range: PageRange, wanted: impl Fn(&R) -> bool) -> Option<PageRange> {
+        let mut runs = self.meeting(range).filter(|(_, run)| wanted(run));
+        let (start, run) = runs.next()?;
+        let mut end = start + run.pages();
+        while let Some((start, run)) = runs.next()
+            && start == end
+        {
+            end += run.pages();
+        }
+        Some(PageRange::new(start, end).intersection(range))
+    }
+
     /// Adds a run where there is none yet. It is not merged with its neighbours.
     pub(crate) fn insert(&mut self, start: u64, run: R) {
         debug_assert!(
@@ -210,6 +223,17 @@ mod test {
         assert_eq!(map.next_gap(PageRange::new(30, 40)), Some(PageRange::new(31, 40)));
         assert_eq!(map.next_gap(PageRange::new(12, 18)), None);
         assert_eq!(map.next_gap(PageRange::new(12, 12)), None);
+    }
+
+    #[test]
+    fn next_where_joins_touching_runs_and_clips_to_the_range() {
+        let map = sample();
+        let next = |start, end, wanted: fn(&Kind) -> bool| map.next_where(PageRange::new(start, end), wanted);
+        assert_eq!(next(0, 40, |_| true), Some(PageRange::new(10, 20)));
+        assert_eq!(next(12, 17, |_| true), Some(PageRange::new(12, 17)));
+        assert_eq!(next(0, 40, |kind| kind.1 == 'b'), Some(PageRange::new(15, 20)));
+        assert_eq!(next(20, 40, |kind| kind.1 == 'b'), Some(PageRange::new(30, 31)));
+        assert_eq!(next(0, 40, |kind| kind.1 == 'c'), None);
     }
 
     #[test]

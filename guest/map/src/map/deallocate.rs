@@ -1,7 +1,7 @@
 //! Deallocation, one range or everything.
 
 use super::{MapState, Step, VmMap, touched_pages};
-use crate::entry::{OperationId, Transition};
+use crate::entry::{MapEntry, OperationId, Transition};
 use crate::frame_runs::FrameRuns;
 use crate::kern_return::KernReturn;
 use crate::ports::{Frames, Host, Ports};
@@ -141,7 +141,8 @@ impl<P: Ports> MapState<P> {
     fn remove_entries(&mut self, vm: &Vm<P>, range: PageRange, owner: OperationId) -> bool {
         let mut wake = false;
         let mut page = range.start;
-        while let Some(owned) = self.next_owned(PageRange::new(page, range.end), owner) {
+        let is_owned = |entry: &MapEntry| entry.is_owned_by(owner);
+        while let Some(owned) = self.entries.next_where(PageRange::new(page, range.end), is_owned) {
             // In one go, so that a 2 MiB mapping which several of the entries share is not split. The marks go
             // into the objects while the entries are still there; neighbours may need them.
             self.unmap(owned);
@@ -158,19 +159,6 @@ impl<P: Ports> MapState<P> {
             }
         }
         wake
-    }
-
-    /// Returns the pages of the owner's first entries in `range` that touch each other.
-    fn next_owned(&self, range: PageRange, owner: OperationId) -> Option<PageRange> {
-        let mut owned: Option<PageRange> = None;
-        for (start, entry) in self.entries.meeting(range).filter(|(_, entry)| entry.is_owned_by(owner)) {
-            match &mut owned {
-                Some(pages) if pages.end == start => pages.end = start + entry.pages,
-                Some(_) => break,
-                None => owned = Some(PageRange::new(start, start + entry.pages)),
-            }
-        }
-        owned
     }
 }
 

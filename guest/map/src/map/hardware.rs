@@ -2,7 +2,7 @@
 
 use super::MapState;
 use crate::entry::MapEntry;
-use crate::ports::{Pmap, Ports};
+use crate::ports::{OutOfFrames, Pmap, Ports};
 use crate::runs::RunMap;
 use crate::units::{PageRange, Prot};
 
@@ -15,18 +15,29 @@ impl<P: Ports> MapState<P> {
     /// Where a 2 MiB mapping reaches over an end of `pages` and no frame is left to split it with, the
     /// whole of it goes: its other pages are entered again by the next fault on them.
     pub(super) fn unmap(&mut self, pages: PageRange) {
-        let Self { entries, pmap, bounds, .. } = self;
-        let mut fold = |dirty| fold_dirty(entries, dirty);
-        if pmap.remove(pages, &mut fold).is_err() {
+        if self.try_unmap(pages).is_err() {
             let blocks = PageRange::new(
                 pages.start - pages.start % BLOCK_PAGES,
                 pages.end.checked_next_multiple_of(BLOCK_PAGES).unwrap_or(pages.end),
             );
             // A block that reaches over the map's own end holds no 2 MiB mapping of the map, and what else it
             // maps is not the map's.
-            let unsplit = pmap.remove(blocks.intersection(*bounds), &mut fold);
+            let unsplit = self.try_unmap(blocks.intersection(self.bounds));
             assert!(matches!(unsplit, Ok(())), "whole 2 MiB blocks are unmapped without a split");
         }
+    }
+
+    /// As [`MapState::unmap`], but changes nothing where a 2 MiB mapping would have to be split and can't be.
+    pub(super) fn try_unmap(&mut self, pages: PageRange) -> Result<(), OutOfFrames> {
+        let Self { entries, pmap, .. } = self;
+        pmap.remove(pages, &mut |dirty| fold_dirty(entries, dirty))
+    }
+
+    /// Folds the dirty marks of the map's own `pages` into the objects and clears them, also those of 2 MiB
+    /// mappings that several entries share.
+    pub(super) fn collect_dirty(&mut self, pages: PageRange) {
+        let Self { entries, pmap, bounds, .. } = self;
+        pmap.clean(pages.intersection(*bounds), &mut |dirty| fold_dirty(entries, dirty));
     }
 
     /// Gives what is mapped of `pages` the protection `prot`.

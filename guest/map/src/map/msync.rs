@@ -32,7 +32,8 @@ impl<P: Ports> VmMap<P> {
     /// - [`SyncFlags::ASYNCHRONOUS`]: the writing is started; the pages stay dirty.
     /// - [`SyncFlags::INVALIDATE`]: unmaps the pages of unwired entries first. The pages' home is guest RAM, and
     ///   the resident page *is* the home's copy, so the bytes stay as they are, dirty pages stay dirty, and
-    ///   wired pages are not touched (rows M-03, M-04, Q-04).
+    ///   wired pages are not touched (rows M-03, M-04, Q-04). Pages that share a 2 MiB mapping with others stay
+    ///   mapped when no frame is left to split it with.
     /// - [`SyncFlags::KILLPAGES`], [`SyncFlags::DEACTIVATE`]: nothing is synced, whatever else is set (row M-07).
     ///   Objects with guest RAM as pager count as external, and no reference marks are kept, so nothing else
     ///   happens either.
@@ -74,13 +75,13 @@ impl<P: Ports> VmMap<P> {
         }
         drop(writes);
         self.debug_check();
-        if has_hole && flags.contains(SyncFlags::CONTIGUOUS) {
+        if has_hole {
             result = result.and(Err(KernReturn::InvalidAddress));
         }
         result
     }
 
-    /// Does all that happens before the host is called; tells whether the range has a hole.
+    /// Does all that happens before the host is called; tells whether the range has a hole that is to be reported.
     fn begin_msync(
         &self,
         state: &mut MapState<P>,
@@ -89,7 +90,7 @@ impl<P: Ports> VmMap<P> {
     ) -> Step<Wait<'_>, (WriteBack<'_, P>, bool)> {
         let mode = if flags.contains(SyncFlags::SYNCHRONOUS) { SyncMode::Wait } else { SyncMode::NoWait };
         let mut writes = WriteBack { vm: &self.vm, mode, pages: Vec::new(), runs: Vec::new() };
-        let has_hole = state.entries.next_gap(range).is_some();
+        let has_hole = flags.contains(SyncFlags::CONTIGUOUS) && state.entries.next_gap(range).is_some();
         // Killing pages or letting them age wins over syncing (row M-07), and does nothing to pages in RAM.
         if flags.intersects(SyncFlags::KILLPAGES | SyncFlags::DEACTIVATE) {
             return Step::Done((writes, has_hole));
@@ -117,29 +118,26 @@ impl<P: Ports> MapState<P> {
         })
     }
 
-    /// Unmaps the unwired entries of `range`.
+    /// Unmaps the unwired entries of `range`, those that touch in one go, so that a 2 MiB mapping which they share
+    /// is not split.
     fn invalidate(&mut self, range: PageRange) {
-        let mut page = range.start;
-        while let Some((start, entry)) = self.entries.at_or_after(page)
-            && start < range.end
-        {
-            page = start + entry.pages;
-            if entry.wired_count == 0 {
-                self.unmap(PageRange::new(start, page).intersection(range));
-            }
+        let mut rest = range;
+        while let Some(unwired) = self.entries.next_where(rest, |entry| entry.wired_count == 0) {
+            // Without a frame to split a 2 MiB mapping with, the pages stay mapped: the bytes are the same either
+            // way, and a wired page in the same mapping must not go (row Q-04).
+            self.try_unmap(unwired).unwrap_or_default();
+            rest.start = unwired.end;
         }
     }
 
     /// Adds the dirty pages of `range` to `writes` and, if they will be waited for, marks them.
     fn begin_writes(&mut self, range: PageRange, writes: &mut WriteBack<'_, P>) {
-        let Self { entries, pmap, .. } = self;
-        for (start, entry) in entries.meeting(range) {
+        self.collect_dirty(range);
+        for (start, entry) in self.entries.meeting(range) {
+            let Some(object) = &entry.object else { continue };
             let part = PageRange::new(start, start + entry.pages).intersection(range);
-            let (Some(object), Some(window)) = (&entry.object, Window::of(entry, start, part)) else { continue };
-            let mut resident = window.resident();
-            window.collect_dirty(pmap, &mut resident);
-            match window.pager() {
-                Pager::Ram => writes.add_dirty(object, &resident, window.indices),
+            match object.pager() {
+                Pager::Ram => writes.add_dirty(object, &object.resident(), entry.object_range(start, part)),
             }
         }
         if writes.mode == SyncMode::Wait {

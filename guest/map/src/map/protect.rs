@@ -79,6 +79,9 @@ impl<P: Ports> MapState<P> {
     fn apply_protection(&mut self, range: PageRange, set_maximum: bool, prot: Prot) {
         self.entries.split(range.start);
         self.entries.split(range.end);
+        // Neighbours that get the same protection change in one go, so that a 2 MiB mapping which they share is not
+        // split.
+        let mut changed: Option<(PageRange, Prot)> = None;
         let mut page = range.start;
         while let Some((start, _)) = self.entries.at_or_after(page)
             && start < range.end
@@ -92,10 +95,21 @@ impl<P: Ports> MapState<P> {
                 entry.prot = prot;
             }
             let (new, pages) = (entry.prot, PageRange::new(start, start + entry.pages));
-            if new != old {
-                self.reprotect(pages, new);
-            }
             page = pages.end;
+            if new == old {
+                continue;
+            }
+            match &mut changed {
+                Some((before, prot)) if before.end == start && *prot == new => before.end = pages.end,
+                _ => {
+                    if let Some((before, prot)) = changed.replace((pages, new)) {
+                        self.reprotect(before, prot);
+                    }
+                }
+            }
+        }
+        if let Some((before, prot)) = changed {
+            self.reprotect(before, prot);
         }
         self.entries.merge(range);
     }

@@ -303,6 +303,82 @@ fn msync_of_part_of_a_2_mib_mapping_sends_that_part_and_forgets_nothing() {
     assert_eq!(bed.stable(900), Some(9));
 }
 
+/// Returns a machine where pages `[496,1008)` are one 2 MiB mapping, written, of which `[600,610)` is an entry of
+/// its own.
+fn clipped_block() -> Bed {
+    let bed = Bed::new();
+    bed.allocate(496, 1008);
+    assert_eq!(bed.wire(496, 1008, USER), Ok(()));
+    assert_eq!(bed.unwire(496, 1008, USER), Ok(()));
+    let lowered = bed.machine.map.protect(bed.at(600), 10 << 12, true, Prot::DEFAULT);
+    assert_eq!((block_on(lowered), bed.write(500, 5)), (Ok(()), Ok(())));
+    assert_eq!(bed.entries(), "[496,600) [600,610) [610,1008)");
+    assert!(is_large(&bed, 500));
+    bed
+}
+
+fn is_large(bed: &Bed, page: u64) -> bool {
+    let mapping = bed.machine.map.with_pmap(|pmap| pmap.translation(bed.at(page) >> 12));
+    mapping.is_some_and(|mapping| mapping.large)
+}
+
+#[test]
+fn msync_of_a_2_mib_mapping_that_entries_share_cleans_it() {
+    let bed = clipped_block();
+    assert_eq!(bed.msync(0, 1008, SYNC), Ok(()));
+    assert_eq!((bed.stable(500), bed.synced().len()), (Some(5), 1));
+    assert_eq!(bed.msync(0, 1008, SYNC), Ok(()));
+    assert_eq!(bed.synced(), [], "all is clean now");
+}
+
+#[test]
+fn invalidate_and_protect_of_a_2_mib_mapping_that_entries_share_split_nothing() {
+    let bed = clipped_block();
+    bed.machine.map.with_pmap(|pmap| pmap.limit_tables(Some(0)));
+    assert_eq!(bed.protect(0, 1008, Prot::READ), Err(KernReturn::InvalidAddress));
+    assert_eq!(bed.protect(496, 1008, Prot::READ), Ok(()));
+    assert!(is_large(&bed, 500) && is_large(&bed, 605));
+    assert_eq!(bed.msync(0, 1008, INVALIDATE), Ok(()));
+    assert!((496..1008).all(|page| !bed.is_mapped(page)));
+    bed.machine.map.with_pmap(|pmap| pmap.limit_tables(None));
+    assert_eq!((bed.read(500), bed.stable(500)), (Ok(5), Some(0)));
+    assert_eq!(bed.msync(0, 1008, SYNC), Ok(()));
+    assert_eq!(bed.stable(500), Some(5));
+}
+
+#[test]
+fn q_04_invalidate_never_unmaps_a_wired_page_even_if_no_table_is_left() {
+    let bed = Bed::new();
+    bed.allocate(496, 1008);
+    assert_eq!(bed.wire(496, 1008, USER), Ok(()));
+    assert_eq!(bed.unwire(600, 610, USER), Ok(()));
+    assert_eq!(bed.write(500, 5), Ok(()));
+    assert!(is_large(&bed, 500));
+    bed.machine.map.with_pmap(|pmap| pmap.limit_tables(Some(0)));
+    assert_eq!(bed.msync(496, 1008, INVALIDATE), Ok(()));
+    assert_eq!((bed.read(500), bed.read(605)), (Ok(5), Ok(0)));
+    assert_eq!(bed.msync(496, 1008, SYNC), Ok(()));
+    assert_eq!(bed.stable(500), Some(5));
+}
+
+#[test]
+fn msync_of_two_objects_whose_pages_and_frames_continue_cleans_each_ones_own() {
+    let bed = Bed::with(FakeConfig { map_pages: PageRange::new(0, 64), ..FakeConfig::default() });
+    bed.allocate(0, 4);
+    bed.allocate(8, 16);
+    // The second object begins with its page 4, in the frame after those of the first.
+    bed.deallocate(4, 12);
+    for page in [0, 1, 2, 3, 12] {
+        assert_eq!(bed.write(page, 7), Ok(()));
+    }
+    assert_eq!(bed.frame(12), bed.frame(3).map(|frame| frame + 1));
+    assert_eq!(bed.msync(0, 16, SYNC), Ok(()));
+    assert_eq!(dirty(&bed), 0);
+    assert_eq!(bed.write(12, 8), Ok(()));
+    assert_eq!(bed.msync(0, 16, SYNC), Ok(()));
+    assert_eq!((bed.stable(12), dirty(&bed)), (Some(8), 0));
+}
+
 #[test]
 fn msync_over_clipped_entries_sends_neighbouring_frames_as_one_run() {
     let bed = Bed::with(FakeConfig { map_pages: PageRange::new(0, 1024), ..FakeConfig::default() });
