@@ -222,6 +222,20 @@ fn w_11_user_bit_appears_after_the_host_has_wired() {
 }
 
 #[test]
+fn wire_beyond_the_largest_count_is_failure_and_changes_nothing() {
+    let bed = Bed::of(4);
+    assert_eq!(bed.wire(0, 4, SYSTEM), Ok(()));
+    let set = |count| {
+        bed.machine.map.locked(|state| state.entries.get_mut(bed.at(0) >> 12).unwrap().wired_count = count);
+    };
+    set(u32::MAX);
+    assert_eq!(bed.wire(0, 4, SYSTEM), Err(KernReturn::Failure));
+    assert_eq!(bed.wire(0, 4, USER), Err(KernReturn::Failure));
+    set(1);
+    assert_eq!((bed.unwire(0, 4, SYSTEM), bed.machine.vm.user_wired_pages()), (Ok(()), 0));
+}
+
+#[test]
 fn h9_wire_of_clean_pages_makes_none_dirty() {
     let bed = Bed::of(600);
     assert_eq!(bed.wire(0, 600, USER), Ok(()));
