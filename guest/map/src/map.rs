@@ -35,7 +35,8 @@ use crate::wait::WaitQueue;
 ///
 /// Operations may run at the same time: each is a future that locks the map only between two awaits.
 /// **A future of an operation must be polled to its end.** One dropped half-way leaves its entries in
-/// transition, for what it had asked the host to do can't be known any more.
+/// transition, for what it had asked the host to do can't be known any more. For the same reason a map ends with
+/// [`VmMap::destroy`]: one that is merely dropped leaves its frames taken, and wired by the host.
 pub struct VmMap<P: Ports> {
     vm: Arc<Vm<P>>,
     bounds: PageRange,

@@ -14,7 +14,8 @@ impl<P: Ports> VmMap<P> {
     /// Resolves a page fault at `address` (bytes) for the rights `access`.
     ///
     /// An absent page becomes resident as one zero page. A page that is resident already is mapped
-    /// together with its neighbours of the same 2 MiB block, as far as entry and frames continue.
+    /// together with its neighbours of the same 2 MiB block, as far as entry and frames continue and the pages are
+    /// in the same state (wired, dirty, on their way to stable storage).
     /// A fault on an entry that another operation works on waits for that operation (row T-08).
     ///
     /// # Errors
