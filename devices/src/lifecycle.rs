@@ -3,6 +3,10 @@
 use wirevm_abi::port::{LIFECYCLE_CRASHED, LIFECYCLE_READY};
 
 use crate::bus::{PortDevice, Signal};
+use crate::log_limit::LogLimit;
+
+/// Writes that mean nothing, by any guest of this process.
+static MEANINGLESS: LogLimit = LogLimit::new();
 
 /// The lifecycle port.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,7 +20,11 @@ impl PortDevice for Lifecycle {
             Some(LIFECYCLE_READY) => Signal::Ready,
             Some(LIFECYCLE_CRASHED) => Signal::Crashed,
             _ => {
-                log::debug!("vCPU {vcpu} wrote {data:02x?} to the lifecycle port, which means nothing");
+                if let Some(number) = MEANINGLESS.count() {
+                    log::debug!(
+                        "vCPU {vcpu} wrote {data:02x?} to the lifecycle port: no meaning ({number} times so far)"
+                    );
+                }
                 Signal::None
             }
         }

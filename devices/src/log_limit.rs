@@ -9,6 +9,11 @@ pub(crate) struct LogLimit {
 }
 
 impl LogLimit {
+    /// Returns a limit that has counted nothing.
+    pub(crate) const fn new() -> Self {
+        Self { occurrences: AtomicU64::new(0) }
+    }
+
     /// Counts one occurrence; gives its number when it is worth a line.
     pub(crate) fn count(&self) -> Option<u64> {
         let number = self.occurrences.fetch_add(1, Ordering::Relaxed).saturating_add(1);

@@ -9,6 +9,7 @@ use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::{PortDevice, Signal};
+use crate::log_limit::LogLimit;
 
 /// Raises the console's interrupt.
 struct Interrupt(EventFd);
@@ -30,6 +31,8 @@ pub struct SerialConsole {
     /// What is sent stays in the vector until the write that sent it is over. Nothing blocks under this lock.
     uart: Mutex<Serial<Interrupt, NoEvents, Vec<u8>>>,
     output: Mutex<Box<dyn Write + Send>>,
+    unraised: LogLimit,
+    lost: LogLimit,
 }
 
 impl fmt::Debug for SerialConsole {
@@ -42,7 +45,12 @@ impl SerialConsole {
     /// Returns a console that writes to `output` and raises its interrupt through `interrupt`.
     #[must_use]
     pub fn new(interrupt: EventFd, output: Box<dyn Write + Send>) -> Self {
-        Self { uart: Mutex::new(Serial::new(Interrupt(interrupt), Vec::new())), output: Mutex::new(output) }
+        Self {
+            uart: Mutex::new(Serial::new(Interrupt(interrupt), Vec::new())),
+            output: Mutex::new(output),
+            unraised: LogLimit::default(),
+            lost: LogLimit::default(),
+        }
     }
 
     /// Hands keys to the guest; returns how many fitted into the receive buffer. Does not wait for the output.
@@ -62,8 +70,10 @@ impl SerialConsole {
     /// Writes a register; returns the byte that goes out, if that sends one.
     fn write_register(&self, offset: u8, value: u8) -> Option<u8> {
         let mut uart = self.uart.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = uart.write(offset, value) {
-            log::debug!("the console's interrupt cannot be raised: {error}");
+        if let Err(error) = uart.write(offset, value)
+            && let Some(number) = self.unraised.count()
+        {
+            log::debug!("the console's interrupt cannot be raised ({number} times so far): {error}");
         }
         uart.writer_mut().pop()
     }
@@ -86,9 +96,10 @@ impl PortDevice for SerialConsole {
         if let ([byte], Ok(offset)) = (data, u8::try_from(offset))
             && let Some(sent) = self.write_register(offset, *byte)
             && let Err(error) = self.send(sent)
+            && let Some(number) = self.lost.count()
         {
             // A closed pipe at the other end is the user's choice; the guest goes on.
-            log::debug!("the console's output is lost: {error}");
+            log::debug!("a byte of the console's output is lost ({number} times so far): {error}");
         }
         Signal::None
     }
@@ -180,6 +191,7 @@ mod test {
             assert!(interrupt.read().expect("raised") > 0);
         }
         assert_eq!(has_begun.try_iter().count(), 3);
+        assert_eq!(console.lost.count(), Some(4), "three were counted before");
     }
 
     #[test]
