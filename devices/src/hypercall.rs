@@ -186,3 +186,6 @@ impl PortDevice for Hypercall {
         })
     }
 }
+
+#[cfg(test)]
+mod test;
