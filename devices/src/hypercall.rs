@@ -1,4 +1,7 @@
 //! The doorbell: takes a call page in once, checks it, carries its entries out, and writes statuses and results back.
+//!
+//! The write-back is one copy of the header and the entries that were looked at: words that are neither status nor
+//! result go back as they were read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};

@@ -1,4 +1,7 @@
 //! The call page.
+//!
+//! The answer to a doorbell covers the header and the entries that the host looked at, all their words: those that
+//! are neither status nor result are written as the host read them.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

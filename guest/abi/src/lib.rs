@@ -7,8 +7,10 @@
 //! 2. Each vCPU owns one 4 KiB [call page](call::CallPage): a 64-byte header and up to [`call::MAX_ENTRIES`]
 //!    entries of 32 bytes. The guest fills in entries, sets every status to [`Status::NOT_DONE`], and writes
 //!    [`port::DOORBELL`] once with `out`. That one exit is the batch.
-//! 3. The host copies the page in once, checks it, acts on the entries in order, and writes back only statuses
-//!    and results. When `out` is over, every entry that the host accepted holds a status other than *not done*.
+//! 3. The host copies the page in once, checks it, acts on the entries in order, and copies the header and the
+//!    entries that it looked at back: their statuses and results are new, and every other word in them is as it was
+//!    copied in, so what a guest writes there during the call is lost. Nothing behind them is written. When `out` is
+//!    over, every entry that the host accepted holds a status other than *not done*.
 //! 4. `in` on the doorbell port returns the status of the last doorbell as a whole, for the guest that cannot
 //!    trust its call page yet. A doorbell before the first [`op::HELLO`] answers [`Status::INVALID_ADDRESS`]
 //!    there and touches nothing, unless the call's first entry is that `HELLO`; when that one is refused, so are the
