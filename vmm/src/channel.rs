@@ -45,6 +45,8 @@ pub struct Channel {
     interrupt: EventFd,
     /// Written by KVM when the guest touches the notify port.
     notified: EventFd,
+    /// Kept because `epoll` watches it.
+    _ended: EventFd,
     epoll: Epoll,
 }
 
@@ -62,14 +64,14 @@ impl Channel {
         (commands, replies): (u64, u64),
         interrupt: EventFd,
         notified: EventFd,
-        ended: &EventFd,
+        ended: EventFd,
     ) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
         let epoll = Epoll::new()?;
         for (fd, data) in [(notified.as_raw_fd(), NOTIFIED), (ended.as_raw_fd(), ENDED)] {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))?;
         }
-        Ok(Self { ram, commands, replies, sent: 0, received: 0, interrupt, notified, epoll })
+        Ok(Self { ram, commands, replies, sent: 0, received: 0, interrupt, notified, _ended: ended, epoll })
     }
 
     fn load(&self, address: u64) -> Result<u64, Broken> {

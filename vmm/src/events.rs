@@ -18,6 +18,8 @@ use crate::outcome::Outcome;
 
 /// How often the watchdog looks. A cut RAM file makes `KVM_RUN` spin on some hosts, so nobody else would notice.
 const TICK: Duration = Duration::from_millis(250);
+/// The same under a time limit that is shorter still.
+const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
 const ENDED: u32 = 0;
 const INTERRUPTED: u32 = 1;
@@ -33,7 +35,7 @@ pub struct Watch {
     /// The RAM file, which the watchdog looks at.
     pub ram: Arc<RamFile>,
     /// Becomes readable when the user wants to end.
-    pub interrupted: EventFd,
+    pub interrupted: Option<EventFd>,
     /// When the machine started, and how long it may run.
     pub limit: Option<(Instant, Duration)>,
 }
@@ -86,7 +88,9 @@ impl MutEventSubscriber for Subscriber {
         match events.data() {
             ENDED => self.over = true,
             INTERRUPTED => {
-                drop(self.watch.interrupted.read());
+                if let Some(interrupted) = &self.watch.interrupted {
+                    drop(interrupted.read());
+                }
                 self.watch.shared.end(Outcome::Interrupted);
             }
             TICKED => self.tick(),
@@ -95,12 +99,9 @@ impl MutEventSubscriber for Subscriber {
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let sources = [
-            (self.ended.as_raw_fd(), ENDED),
-            (self.watch.interrupted.as_raw_fd(), INTERRUPTED),
-            (self.timer.as_raw_fd(), TICKED),
-        ];
-        for (fd, data) in sources {
+        let interrupted = self.watch.interrupted.as_ref().map(|event| (event.as_raw_fd(), INTERRUPTED));
+        let sources = [(self.ended.as_raw_fd(), ENDED), (self.timer.as_raw_fd(), TICKED)];
+        for (fd, data) in sources.into_iter().chain(interrupted) {
             if let Err(error) = ops.add(Events::with_data_raw(fd, data, EventSet::IN)) {
                 log::error!("an event cannot be watched: {error}");
             }
@@ -120,7 +121,8 @@ impl MutEventSubscriber for Subscriber {
 /// When the kernel refuses a timer, an event or the thread.
 pub fn start(watch: Watch) -> io::Result<JoinHandle<()>> {
     let mut timer = TimerFd::new().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
-    timer.reset(TICK, Some(TICK)).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    let tick = watch.limit.map_or(TICK, |(_, limit)| limit.clamp(SHORTEST_TICK, TICK));
+    timer.reset(tick, Some(tick)).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     let ended = watch.shared.ended_event()?;
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut manager = EventManager::new().map_err(|error| io::Error::other(error.to_string()))?;

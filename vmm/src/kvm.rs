@@ -2,7 +2,9 @@
 
 use std::io;
 
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm};
+use wirevm_abi::RAM_BASE;
 
 /// The KVM device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,16 @@ pub enum KvmError {
         /// What it speaks.
         found: i32,
     },
+    /// RAM is larger than what a processor of this host addresses.
+    #[error(
+        "{bytes} bytes of guest RAM, which starts at 4 GiB, do not fit into the {bits} bits that this host addresses"
+    )]
+    AddressWidth {
+        /// Size of RAM.
+        bytes: u64,
+        /// Bits of a physical address.
+        bits: u32,
+    },
     /// A capability is missing.
     #[error("this KVM lacks {name}, which wirevm needs")]
     Capability {
@@ -43,6 +55,22 @@ const NEEDED: [(Cap, &str); 6] = [
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
     (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
 ];
+
+/// Checks that a processor of this host can address a RAM of `bytes` bytes.
+///
+/// # Errors
+/// [`KvmError::AddressWidth`] when it cannot, [`KvmError::Open`] when KVM does not tell.
+pub fn check_ram(kvm: &Kvm, bytes: u64) -> Result<(), KvmError> {
+    const ADDRESS_SIZES: u32 = 0x8000_0008;
+    let leaves = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(|error| KvmError::Open(io::Error::from_raw_os_error(error.errno())))?;
+    let sizes = leaves.as_slice().iter().find(|leaf| leaf.function == ADDRESS_SIZES);
+    // The least that any processor with 64-bit mode has.
+    let bits = sizes.map_or(36, |leaf| leaf.eax & 0xff);
+    let reach = 1_u64.checked_shl(bits).unwrap_or(u64::MAX);
+    if RAM_BASE.saturating_add(bytes) <= reach { Ok(()) } else { Err(KvmError::AddressWidth { bytes, bits }) }
+}
 
 /// Opens KVM and checks that it offers what a machine needs.
 ///

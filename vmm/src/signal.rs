@@ -3,6 +3,7 @@
 use std::io;
 use std::os::raw::{c_int, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::register_signal_handler;
@@ -11,11 +12,17 @@ use wirevm_devices::last_words;
 /// Made readable by SIGINT and SIGTERM.
 static INTERRUPTED: OnceLock<EventFd> = OnceLock::new();
 
+/// How often the user has asked to end. Whoever asks twice does not want to wait.
+static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
+
 /// Exit code of a process whose guest RAM is gone; the same as the command line's for that class.
 pub const BACKING_LOST_EXIT_CODE: u8 = 14;
 
 extern "C" fn on_interrupt(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
-    // Only what is safe in a handler: an atomic load and write(2).
+    // Only what is safe in a handler: atomics, write(2) and _exit(2).
+    if INTERRUPTS.fetch_add(1, Ordering::AcqRel) > 0 {
+        last_words::say_and_exit("wirevm: error: interrupted again, so the machine was not ended in order\n", 1);
+    }
     if let Some(event) = INTERRUPTED.get() {
         drop(event.write(1));
     }
@@ -28,7 +35,11 @@ extern "C" fn on_bus_error(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     );
 }
 
-/// Takes over SIGINT and SIGTERM, and SIGBUS; returns an event that becomes readable when the user wants to end.
+/// Takes over SIGINT, SIGTERM and SIGBUS for a program that runs one machine at a time, and returns an event that becomes
+/// readable when the user wants to end: for [`crate::MachineConfig::interrupted`].
+///
+/// SIGBUS then ends the process with [`BACKING_LOST_EXIT_CODE`]: of all that this program maps, only guest RAM can lose its
+/// memory. A program that maps other files, or runs several machines, wants handlers of its own.
 ///
 /// # Errors
 /// When the kernel refuses a handler or an event.

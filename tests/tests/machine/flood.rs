@@ -18,7 +18,7 @@ use wirevm_vmm::{Channel, ChannelError};
 use zerocopy::IntoBytes;
 
 use super::code::{Code, RAM_PAGES, direct, layout};
-use super::lab::{LIMIT, Lab};
+use super::lab::{LIMIT, Lab, alone};
 
 /// How long a flood lasts.
 const FLOOD: Duration = Duration::from_millis(400);
@@ -115,6 +115,7 @@ pub const CASES: &[Case] = &[
         flood(Code::default(), notify, emulated);
     }),
     ("reader_of_a_channel_that_is_always_notified_times_out", &[], || {
+        let _alone = alone();
         let event = |flags| EventFd::new(libc::EFD_NONBLOCK | flags).expect("an event");
         // Each read takes one of them: faster than any guest, the event is there again.
         let notified = event(libc::EFD_SEMAPHORE);
@@ -122,7 +123,7 @@ pub const CASES: &[Case] = &[
         let ram = RamFile::memfd(2 << 20).expect("a memfd");
         let memory = Arc::new(GuestRam::map(&ram).expect("a mapping"));
         let rings = (RAM_BASE, RAM_BASE + PAGES * PAGE_SIZE);
-        let mut channel = Channel::new(memory, rings, event(0), notified, &event(0)).expect("a channel");
+        let mut channel = Channel::new(memory, rings, event(0), notified, event(0)).expect("a channel");
         let start = Instant::now();
         let limit = Duration::from_millis(50);
         let silence = channel.receive(limit);

@@ -119,8 +119,7 @@ impl Default for Setup {
 impl Lab {
     /// Starts `image` on the RAM that `ram` makes once no other machine is there.
     pub fn start(ram: impl FnOnce() -> RamFile, image: &[u8], setup: &Setup) -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         // The event that signals make readable stays for the life of the process.
         drop(signal::install().expect("signal handlers"));
         let console = Console::default();
@@ -131,6 +130,7 @@ impl Lab {
             guest_log_level: 0,
             console: Box::new(console.clone()),
             keyboard: false,
+            interrupted: None,
         };
         let before = traces("wirevm-ram");
         let ram = ram();
@@ -276,6 +276,12 @@ impl Lab {
         assert!(start.elapsed() < END_LIMIT, "dropping took {:?}", start.elapsed());
         expect_traces(&ram_name, &before);
     }
+}
+
+/// Keeps other cases from having descriptors and mappings of a machine meanwhile: what is left of one is counted.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Checks that this process holds what it held before a machine; a thread that was waited for may show a little longer.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use wirevm_abi::PAGE_SIZE;
 use wirevm_agent::{Command, Reply};
-use wirevm_vmm::Machine;
+use wirevm_vmm::{Machine, Outcome};
 
 use crate::config::MachineOptions;
 use crate::exit_code::{CommandError, ExitCode};
-use crate::kvm_target::KvmTarget;
+use crate::kvm_target::{KvmTarget, ended};
 use crate::prepare::prepare;
 use crate::report::{BenchReport, Measurement};
 use crate::script::target::Target;
@@ -99,7 +99,11 @@ fn refused(operation: &str) -> CommandError {
 
 fn end(machine: Machine) -> Result<(), CommandError> {
     machine.stop();
-    machine.finish().map(|_| ()).map_err(|error| CommandError::new(ExitCode::RamFile, error))
+    match machine.finish() {
+        Ok(Outcome::Stopped) => Ok(()),
+        Ok(outcome) => Err(ended(&outcome)),
+        Err(error) => Err(CommandError::new(ExitCode::RamFile, error)),
+    }
 }
 
 fn nanoseconds(time: Duration) -> Option<u64> {

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod config;
+mod console;
 mod doctor;
 mod exit_code;
 mod kvm_target;

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use procfs::Current;
@@ -13,9 +13,10 @@ use wirevm_devices::durability::Durability;
 use wirevm_devices::pin::LockBudget;
 use wirevm_devices::ramfile::{FileSystemError, PreviousEnd, RamFile, RamFileError, durable_file_system};
 use wirevm_vmm::boot::{Image, place};
-use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm};
+use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm, signal};
 
 use crate::config::{DEFAULT_RAM_BYTES, DEFAULT_WIRE_QUOTA_BYTES, MachineOptions, OnStorageError};
+use crate::console::Console;
 use crate::doctor::temporary_folders;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::report::MachineReport;
@@ -144,6 +145,7 @@ pub fn prepare(options: &MachineOptions) -> Result<Prepared, CommandError> {
         boot_time: std::time::Duration::ZERO,
         notes,
     };
+    let interrupted = signal::install().map_err(|error| CommandError::new(ExitCode::Failure, error))?;
     let config = MachineConfig {
         wire_quota_pages: quota / PAGE_SIZE,
         time_limit: options.timeout,
@@ -153,23 +155,11 @@ pub fn prepare(options: &MachineOptions) -> Result<Prepared, CommandError> {
         },
         // The numbers of the contract are those of `log`: what the user wants to hear of us goes for the guest too.
         guest_log_level: log::max_level() as u64,
-        console: Box::new(Console),
+        console: Box::new(Console::new(io::stderr())),
         keyboard: io::stdin().is_terminal(),
+        interrupted: Some(interrupted),
     };
     Ok(Prepared { image, ram, made, config, report })
-}
-
-/// Standard error as the guest's console; unlike a lock held for the whole run, it lets others write in between.
-struct Console;
-
-impl Write for Console {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::stderr().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
 }
 
 fn read_image(kernel: Option<&Path>) -> Result<(Cow<'static, [u8]>, String), CommandError> {

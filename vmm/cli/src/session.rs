@@ -21,7 +21,7 @@ const EMULATED_RING_0: u64 = 1000;
 /// user's own, need not take commands: it may as well do its work and end.
 ///
 /// # Errors
-/// [`CommandError`] when no guest ran; nothing is left behind then.
+/// [`CommandError`] when no guest took commands. A RAM file that was made for it stays if the guest ran at all.
 pub fn run(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
     let (mut machine, mut report) = prepare(options)?.start()?;
     if *source == ScriptSource::Demo

@@ -11,6 +11,24 @@ const LEAF_1_ECX: u32 = 1 << 13 | 1 << 21 | 1 << 24 | 1 << 30 | 1 << 31;
 /// Leaf 7 EBX: SMEP, RDSEED, CLFLUSHOPT, CLWB.
 const LEAF_7_EBX: u32 = 1 << 7 | 1 << 18 | 1 << 23 | 1 << 24;
 
+/// Leaves that describe what only some hosts have: power, counters, XSAVE, SGX, tracing, key locker, tiles, and AMD's
+/// virtualization, encryption and extended features.
+const LEFT_OUT: [u32; 14] = [
+    0x6,
+    0xa,
+    0xd,
+    0x12,
+    0x14,
+    0x19,
+    0x1d,
+    0x1e,
+    0x24,
+    0x8000_000a,
+    0x8000_001e,
+    0x8000_001f,
+    0x8000_0021,
+    0x8000_0022,
+];
 /// Leaf 0x80000001 ECX: LAHF in 64-bit mode.
 const EXTENDED_ECX: u32 = 1;
 /// Leaf 0x80000001 EDX: SYSCALL, no-execute, 64-bit mode.
@@ -19,16 +37,18 @@ const EXTENDED_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 29;
 /// Returns the leaves for vCPU `index`.
 pub fn leaves(kvm: &Kvm, index: u32) -> Result<CpuId, kvm_ioctls::Error> {
     let mut leaves = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-    leaves.retain(|leaf| !matches!(leaf.function, 0xd | 0x14 | 0x19 | 0x1d | 0x1e | 0x24));
+    leaves.retain(|leaf| !LEFT_OUT.contains(&leaf.function));
     for leaf in leaves.as_mut_slice() {
         match (leaf.function, leaf.index) {
             (1, _) => {
                 leaf.ecx &= LEAF_1_ECX;
-                leaf.ebx = leaf.ebx & 0x00ff_ffff | index << 24;
+                // One logical processor, with its own APIC number.
+                leaf.ebx = leaf.ebx & 0x0000_ffff | 1 << 16 | index << 24;
             }
             (7, 0) => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, leaf.ebx & LEAF_7_EBX, 0, 0),
             (7, _) => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0),
             (0xb | 0x1f, _) => leaf.edx = index,
+            (0x8000_0008, _) => leaf.ebx = 0,
             (0x8000_0001, _) => (leaf.ecx, leaf.edx) = (leaf.ecx & EXTENDED_ECX, leaf.edx & EXTENDED_EDX),
             _ => (),
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
 use kvm_ioctls::VcpuFd;
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 /// What is needed to reach a running vCPU.
 struct Target {
@@ -56,6 +56,10 @@ impl Kicker {
     /// Makes the calling thread's vCPU reachable until the result is dropped, which must be before the vCPU is.
     pub fn attach(&self, vcpu: &mut VcpuFd) -> Reachable<'_> {
         let immediate_exit = (&raw mut vcpu.get_kvm_run().immediate_exit).cast::<AtomicU8>().cast_const();
+        // A mask that the thread inherited would keep every kick out.
+        if let Err(error) = unblock_signal(SIGRTMIN()) {
+            log::error!("the signal that kicks a vCPU stays blocked: {error}");
+        }
         // SAFETY: returns the calling thread's id.
         let thread = unsafe { libc::pthread_self() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Target { immediate_exit, thread });

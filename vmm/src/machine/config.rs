@@ -1,0 +1,106 @@
+//! What a machine is made of, and why one cannot be started.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use vmm_sys_util::eventfd::EventFd;
+use wirevm_devices::bus::OverlapError;
+use wirevm_devices::pin::LimitError;
+use wirevm_devices::ramfile::RamFileError;
+use wirevm_devices::sync::SyncStartError;
+use wirevm_devices::view::ViewError;
+use wirevm_devices::witness::WitnessError;
+
+use crate::boot::ImageError;
+use crate::kvm::KvmError;
+use crate::memory::MemoryError;
+use crate::vcpu::StateError;
+use crate::vm::VmError;
+
+/// What to do when storage reports an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageErrorPolicy {
+    /// Stop the guest: memory that is not wired may already have reverted to what storage has.
+    #[default]
+    Stop,
+    /// Let it run; every further sync is refused.
+    Latch,
+}
+
+/// What a machine is made of, besides its RAM file and its image.
+pub struct MachineConfig {
+    /// Pages that the guest may keep wired.
+    pub wire_quota_pages: u64,
+    /// How long the machine may run.
+    pub time_limit: Option<Duration>,
+    /// What to do when storage reports an error.
+    pub on_storage_error: StorageErrorPolicy,
+    /// Most detailed level that the guest logs: 0 off, 1 error to 5 trace.
+    pub guest_log_level: u64,
+    /// Where the guest's console goes.
+    pub console: Box<dyn Write + Send>,
+    /// Whether standard input is the console's keyboard.
+    pub keyboard: bool,
+    /// An event that becomes readable when the user wants to end, such as [`crate::signal::install`] gives.
+    pub interrupted: Option<EventFd>,
+}
+
+impl std::fmt::Debug for MachineConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MachineConfig")
+            .field("wire_quota_pages", &self.wire_quota_pages)
+            .field("time_limit", &self.time_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A machine could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// No usable KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// KVM refused part of the machine.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// KVM refused the entry state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// RAM could not be mapped for the guest.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// RAM could not be mapped for the host's services.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The image is refused.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The RAM file failed.
+    #[error(transparent)]
+    RamFile(#[from] RamFileError),
+    /// The pin service could not start.
+    #[error(transparent)]
+    Pins(#[from] LimitError),
+    /// The sync service could not start.
+    #[error(transparent)]
+    Syncs(#[from] SyncStartError),
+    /// The witness could not start.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+    /// Two devices want the same port.
+    #[error(transparent)]
+    Bus(#[from] OverlapError),
+    /// The host's own machinery failed.
+    #[error("the machine's {what} cannot be set up")]
+    Host {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+pub(super) fn host(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
+    move |source| MachineError::Host { what, source }
+}
