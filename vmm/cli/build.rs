@@ -54,6 +54,10 @@ fn has_bare_target() -> Result<bool, Box<dyn Error>> {
     let rustc = env::var_os("RUSTC").ok_or("cargo sets RUSTC")?;
     let output = Command::new(rustc).args(["--print", "target-libdir", "--target", BARE_TARGET]).output()?;
     let folder = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    // rustlib/TARGET/lib: a target that is installed later changes what stands in rustlib.
+    if let Some(rustlib) = folder.ancestors().nth(2).filter(|rustlib| rustlib.is_dir()) {
+        println!("cargo::rerun-if-changed={}", rustlib.display());
+    }
     let Ok(entries) = folder.read_dir() else { return Ok(false) };
     Ok(entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-")))
 }
@@ -70,7 +74,11 @@ fn build(root: &Path, target: &str, bare: bool) -> Result<PathBuf, Box<dyn Error
     // What the outer build was told (flags, profiles, target folders, wrappers) is not meant for the image.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let kept = matches!(&*text, "CARGO_HOME" | "CARGO_NET_OFFLINE" | "CARGO_HTTP_CAINFO");
+        // How to reach a registry, and which compiler is in use, goes for both.
+        let kept = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_SOURCE_", "CARGO_REGISTR"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+            || text == "RUSTC";
         let ours = [
             "CARGO",
             "RUSTFLAGS",
