@@ -16,6 +16,8 @@ use crate::report;
 pub const INTERRUPTS: RangeInclusive<u8> = 0x30..=0x33;
 
 const PAGE_FAULT: u64 = 14;
+/// Task addresses end here.
+const USER_END: u64 = 1 << 47;
 
 /// Interrupts that were taken and not yet looked at: bit n stands for vector 0x30 + n.
 static EVENTS: AtomicU64 = AtomicU64::new(0);
@@ -144,7 +146,8 @@ extern "C" fn on_trap(frame: *mut TrapFrame) {
             apic::end_of_interrupt();
         }
         Ok(apic::SPURIOUS_VECTOR) => (),
-        _ if frame.vector == PAGE_FAULT && access::is_guarded(frame.rip) => {
+        // A fault of the kernel's own buffer is not the task's: no map could put it right.
+        _ if frame.vector == PAGE_FAULT && access::is_guarded(frame.rip) && cpu::control_registers().cr2 < USER_END => {
             // The copy stops where it is and says so to its caller, who can wait for the page; a handler cannot.
             frame.rip = access::fixup();
         }
