@@ -5,9 +5,8 @@ use wirevm_abi::PAGE_SIZE;
 use wirevm_abi::RAM_BASE;
 use wirevm_abi::boot::{BootInfo, DIRECT_BASE, IMAGE_BASE};
 
-use crate::boot::{Section, sections};
 use crate::frames::{Frame, KernelFrames};
-use crate::mem::{read_table, write_table};
+use crate::mem::{Section, read_table, sections, write_table};
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;

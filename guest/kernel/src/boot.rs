@@ -73,37 +73,3 @@ extern "C" fn start(info_address: u64) -> ! {
     arch::init(root);
     service::run(&info, root, frames)
 }
-
-/// A part of the image with rights of its own; addresses are virtual, whole pages.
-#[derive(Clone, Copy, Debug)]
-pub struct Section {
-    /// First byte.
-    pub start: u64,
-    /// One past the last byte.
-    pub end: u64,
-    /// Whether the kernel may store there.
-    pub writable: bool,
-    /// Whether the kernel may run what is there.
-    pub executable: bool,
-}
-
-/// Returns the image's sections; the page below the boot stack is in none of them, so that an overflow faults.
-pub fn sections() -> [Section; 4] {
-    unsafe extern "C" {
-        static __text_start: u8;
-        static __text_end: u8;
-        static __rodata_end: u8;
-        static __stack_guard: u8;
-        static __image_end: u8;
-    }
-    let at = |symbol: *const u8| symbol as u64;
-    let (text, text_end, rodata_end) =
-        (at(&raw const __text_start), at(&raw const __text_end), at(&raw const __rodata_end));
-    let (guard, end) = (at(&raw const __stack_guard), at(&raw const __image_end));
-    [
-        Section { start: text, end: text_end, writable: false, executable: true },
-        Section { start: text_end, end: rodata_end, writable: false, executable: false },
-        Section { start: rodata_end, end: guard, writable: true, executable: false },
-        Section { start: guard + PAGE_SIZE, end, writable: true, executable: false },
-    ]
-}

@@ -1,5 +1,4 @@
-//! Memory as the kernel sees it: the direct map of RAM, pages shared with the host, the heap, and the byte
-//! routines that compiled code calls.
+//! Memory as the kernel sees it: the image's sections, the direct map of RAM, pages shared with the host, the heap.
 #![expect(unsafe_code, reason = "raw memory is what this module turns into safe types")]
 // UNSAFETY: the direct map makes every RAM page addressable; the functions below hand out only pages that the
 // loader reserved for the purpose (shared words) or that the frame allocator gave to nobody else.
@@ -84,4 +83,38 @@ pub unsafe fn claim_heap(first: u64, pages: u64) {
     let bytes = usize::try_from(pages * PAGE_SIZE).unwrap_or(0);
     // SAFETY: the caller gives the pages away; the direct map covers them.
     unsafe { HEAP.lock().claim(direct_address(first) as *mut u8, bytes) };
+}
+
+/// A part of the image with rights of its own; addresses are virtual, whole pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// Whether the kernel may store there.
+    pub writable: bool,
+    /// Whether the kernel may run what is there.
+    pub executable: bool,
+}
+
+/// Returns the image's sections; the page below the boot stack is in none of them, so that an overflow faults.
+pub fn sections() -> [Section; 4] {
+    unsafe extern "C" {
+        static __text_start: u8;
+        static __text_end: u8;
+        static __rodata_end: u8;
+        static __stack_guard: u8;
+        static __image_end: u8;
+    }
+    let at = |symbol: *const u8| symbol as u64;
+    let (text, text_end, rodata_end) =
+        (at(&raw const __text_start), at(&raw const __text_end), at(&raw const __rodata_end));
+    let (guard, end) = (at(&raw const __stack_guard), at(&raw const __image_end));
+    [
+        Section { start: text, end: text_end, writable: false, executable: true },
+        Section { start: text_end, end: rodata_end, writable: false, executable: false },
+        Section { start: rodata_end, end: guard, writable: true, executable: false },
+        Section { start: guard + PAGE_SIZE, end, writable: true, executable: false },
+    ]
 }

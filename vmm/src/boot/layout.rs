@@ -1,6 +1,6 @@
 //! Where things go in RAM: the image where it says, everything else behind it, in one run from page 0.
 
-use wirevm_abi::{LARGE_PAGE_SIZE, PAGE_SIZE, RAM_BASE, RamRange, Status, ring};
+use wirevm_abi::{PAGE_SIZE, RAM_BASE, RamRange, Status, ring};
 
 use super::image::{Image, ImageError};
 use super::tables::table_pages;
@@ -103,6 +103,3 @@ impl BootLayout {
         self.end
     }
 }
-
-/// Pages in a 2 MiB page.
-pub(super) const LARGE_PAGES: u64 = LARGE_PAGE_SIZE / PAGE_SIZE;

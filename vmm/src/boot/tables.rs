@@ -5,13 +5,15 @@ use wirevm_abi::{LARGE_PAGE_SIZE, PAGE_SIZE, RAM_BASE};
 use zerocopy::IntoBytes;
 
 use super::image::ImageError;
-use super::layout::LARGE_PAGES;
 use crate::memory::{GuestRam, write_before_boot};
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const LARGE: u64 = 1 << 7;
 const ENTRIES: u64 = 512;
+
+/// Pages in a 2 MiB page.
+const LARGE_PAGES: u64 = LARGE_PAGE_SIZE / PAGE_SIZE;
 
 type Table = [u64; 512];
 
