@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
 use wirevm_abi::call::{CallEntry, CallHeader, MAX_ENTRIES};
@@ -91,6 +92,10 @@ impl fmt::Display for Hello {
 #[derive(Debug)]
 pub struct KernelHost {
     page: Mutex<CallPage>,
+    /// Whether the host has stable storage for RAM.
+    offers_sync: bool,
+    /// Whether storage has failed: from then on the host answers no sync with success.
+    poisoned: AtomicBool,
 }
 
 impl KernelHost {
@@ -104,7 +109,12 @@ impl KernelHost {
         match hello.status() {
             Status::OK => {
                 let [_, features, wire_quota] = hello.words;
-                Ok((Self { page: Mutex::new(page) }, Hello { features, wire_quota }))
+                let host = Self {
+                    page: Mutex::new(page),
+                    offers_sync: features & feature::SYNC != 0,
+                    poisoned: AtomicBool::new(false),
+                };
+                Ok((host, Hello { features, wire_quota }))
             }
             status => Err(status),
         }
@@ -179,6 +189,13 @@ impl Host for KernelHost {
         self.unwire_all(runs);
     }
 
+    fn refuses_sync(&self) -> Option<HostError> {
+        if !self.offers_sync {
+            return Some(HostError::Unsupported);
+        }
+        self.poisoned.load(Ordering::Acquire).then_some(HostError::Poisoned)
+    }
+
     async fn sync(&self, runs: &mut [SyncRun], mode: SyncMode) {
         let flags = match mode {
             SyncMode::Wait => op::SYNC_WAIT,
@@ -192,6 +209,9 @@ impl Host for KernelHost {
             let outcome = page.ring(batch.len());
             for (index, item) in batch.iter_mut().enumerate() {
                 let status = outcome.map_or_else(|status| status, |()| page.get(index).status());
+                if matches!(status, Status::IO_ERROR | Status::POISONED) {
+                    self.poisoned.store(true, Ordering::Release);
+                }
                 // Without completions, *pending* cannot stand for stable storage.
                 item.result = match (status, mode) {
                     (Status::OK, _) | (Status::PENDING, SyncMode::NoWait) => Ok(()),

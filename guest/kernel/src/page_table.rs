@@ -118,6 +118,11 @@ impl<M: TableMemory> PageTables<M> {
         let mut rest = all;
         let mut frame = run.first;
         while !rest.is_empty() {
+            if let Some(part) = self.same_large(rest, frame, prot) {
+                frame += part.len();
+                rest.start = part.end;
+                continue;
+            }
             let large = rest.start.is_multiple_of(LARGE_PAGES)
                 && frame.is_multiple_of(LARGE_PAGES)
                 && rest.len() >= LARGE_PAGES;
@@ -134,6 +139,16 @@ impl<M: TableMemory> PageTables<M> {
             rest.start = part.end;
         }
         Ok(())
+    }
+
+    /// Returns the front part of `pages` if one large page maps it to `frame` on with these rights already: splitting or
+    /// writing that again would change nothing and may need a frame that is not there.
+    fn same_large(&self, pages: PageRange, frame: u64, prot: Prot) -> Option<PageRange> {
+        let directory = self.find_table(pages.start, 1).ok()?;
+        let entry = self.memory.read(directory, index_at(1, pages.start));
+        let offset = pages.start % LARGE_PAGES;
+        let wanted = address_of(frame.checked_sub(offset)?) | flags_of(prot) | LARGE;
+        (entry & !(ACCESSED | DIRTY) == wanted).then(|| in_one_table(pages))
     }
 
     fn enter_large(&mut self, page: u64, frame: u64, prot: Prot) -> Result<(), OutOfFrames> {

@@ -161,7 +161,7 @@ impl Service {
             },
             b'm' => {
                 let bounds = map.bounds();
-                for row in map.layout(bounds.start << 12, bounds.end << 12) {
+                for row in map.layout(bounds.start, bounds.end) {
                     let user = if row.user_wired { "U" } else { "" };
                     info!("{} {} wired {}{user}", row.pages, row.prot, row.wired_count);
                 }

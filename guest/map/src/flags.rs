@@ -112,6 +112,18 @@ impl SyncFlags {
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
+
+    /// Tells whether pages go to their manager: SYNCHRONOUS or ASYNCHRONOUS, unless the flags [discard](Self::discards).
+    #[must_use]
+    pub(crate) const fn sends(self) -> bool {
+        self.intersects(Self(Self::SYNCHRONOUS.0 | Self::ASYNCHRONOUS.0)) && !self.discards()
+    }
+
+    /// Tells whether pages lose content or age: KILLPAGES or DEACTIVATE, which win over sending (row M-07).
+    #[must_use]
+    pub(crate) const fn discards(self) -> bool {
+        self.intersects(Self(Self::KILLPAGES.0 | Self::DEACTIVATE.0))
+    }
 }
 
 impl BitOr for SyncFlags {

@@ -72,6 +72,13 @@ pub trait Host: Send + Sync {
     /// Takes back one [`Host::wire`] of every frame of `runs`. Cannot fail.
     fn unwire(&self, runs: &[FrameRun]) -> impl Future<Output = ()> + Send;
 
+    /// Says why every sync would be refused now, whatever it is about: [`HostError::Unsupported`] where there is no stable
+    /// storage, [`HostError::Poisoned`] once storage has failed. A sync that finds nothing to write asks this, so that it
+    /// does not promise what nobody can keep.
+    fn refuses_sync(&self) -> Option<HostError> {
+        None
+    }
+
     /// Syncs every run and fills in its `result`; all are started before any is awaited.
     fn sync(&self, runs: &mut [SyncRun], mode: SyncMode) -> impl Future<Output = ()> + Send;
 }

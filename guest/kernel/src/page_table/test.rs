@@ -134,6 +134,19 @@ fn cleaning_a_part_of_a_large_page_keeps_its_mark() {
 }
 
 #[test]
+fn entering_what_a_large_page_maps_already_leaves_it_and_needs_no_frame() {
+    let mut tables = tables(2);
+    tables.enter(512, FrameRun::new(512, 512), Prot::DEFAULT).expect("two tables");
+    store(&mut tables, 700);
+    assert_eq!(tables.memory.budget, 0);
+    tables.enter(600, FrameRun::new(600, 3), Prot::DEFAULT).expect("nothing to do");
+    assert_eq!(dirty_of(&mut tables, PageRange::new(512, 1024)), [PageRange::new(512, 1024)]);
+    // Other frames or rights are not what is there.
+    assert!(tables.enter(600, FrameRun::new(601, 3), Prot::DEFAULT).is_err());
+    assert!(tables.enter(600, FrameRun::new(600, 3), Prot::READ).is_err());
+}
+
+#[test]
 fn protection_changes_flags_and_keeps_frames_and_dirt() {
     let mut tables = tables(100);
     tables.enter(512, FrameRun::new(512, 512), Prot::DEFAULT).expect("entered");

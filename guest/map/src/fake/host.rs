@@ -40,6 +40,7 @@ struct HostState {
     quota_pages: Option<u64>,
     wire_failure: Option<Failure<HostError>>,
     sync_failure: Option<Failure<HostError>>,
+    sync_refusal: Option<HostError>,
     is_held: bool,
     yields: bool,
     log: Vec<HostCall>,
@@ -56,6 +57,11 @@ impl FakeHost {
     /// Lets one wire call fail with `error`, after `after` more have succeeded.
     pub fn fail_wire(&self, after: u64, error: HostError) {
         self.state.lock().wire_failure = Some(Failure { after, error });
+    }
+
+    /// Lets every sync be refused with that error from now on, or none any more.
+    pub fn refuse_sync(&self, error: Option<HostError>) {
+        self.state.lock().sync_refusal = error;
     }
 
     /// Lets one run of a sync call fail with `error`, after `after` more have succeeded.
@@ -169,6 +175,10 @@ impl HostState {
 }
 
 impl Host for FakeHost {
+    fn refuses_sync(&self) -> Option<HostError> {
+        self.state.lock().sync_refusal
+    }
+
     async fn wire(&self, runs: &[FrameRun]) -> Result<(), HostError> {
         self.state.lock().log.push(HostCall::Wire(runs.to_vec()));
         self.pass().await;

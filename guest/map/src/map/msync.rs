@@ -45,8 +45,9 @@ impl<P: Ports> VmMap<P> {
     /// # Errors
     /// - [`KernReturn::InvalidArgument`]: both SYNCHRONOUS and ASYNCHRONOUS.
     /// - [`KernReturn::InvalidAddress`]: address and size wrap; or a page is not allocated, with CONTIGUOUS.
-    /// - [`KernReturn::Failure`]: the host failed to write a run or offers no stable storage. XNU would report
-    ///   success; FreeBSD `vm_map_sync` does this (row D-B). Comes before the report of a hole.
+    /// - [`KernReturn::Failure`]: the host failed to write a run. XNU would report success; FreeBSD `vm_map_sync` does this
+    ///   (row D-B). Also where the host keeps nothing stable, or storage has failed before, even if there is nothing to
+    ///   write. Comes before the report of a hole.
     ///
     /// # Partial effects
     /// The whole range is processed before any error but the argument errors is returned. Pages whose write
@@ -66,7 +67,12 @@ impl<P: Ports> VmMap<P> {
             }
         };
         let mut result = Ok(());
-        if !writes.runs.is_empty() {
+        if writes.runs.is_empty() {
+            if let Some(error) = self.vm.host().refuses_sync().filter(|_| flags.sends()) {
+                self.note_host_error(error);
+                result = Err(KernReturn::from_sync_error(error));
+            }
+        } else {
             self.vm.host().sync(&mut writes.runs, writes.mode).await;
             if let Some(error) = writes.runs.iter().find_map(|sync| sync.result.err()) {
                 self.note_host_error(error);
@@ -92,10 +98,10 @@ impl<P: Ports> VmMap<P> {
         let mut writes = WriteBack { vm: &self.vm, mode, pages: Vec::new(), runs: Vec::new() };
         let has_hole = flags.contains(SyncFlags::CONTIGUOUS) && state.entries.next_gap(range).is_some();
         // Killing pages or letting them age wins over syncing (row M-07), and does nothing to pages in RAM.
-        if flags.intersects(SyncFlags::KILLPAGES | SyncFlags::DEACTIVATE) {
+        if flags.discards() {
             return Step::Done((writes, has_hole));
         }
-        let sends = flags.intersects(SyncFlags::SYNCHRONOUS | SyncFlags::ASYNCHRONOUS);
+        let sends = flags.sends();
         // Nothing is held while this waits, so calls that wait for each other's writes can't lock each other out.
         if sends && mode == SyncMode::Wait && state.any_cleaning(range) {
             return Step::Wait(self.vm.cleaned().wait());

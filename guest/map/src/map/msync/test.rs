@@ -221,6 +221,25 @@ fn d_b_failed_run_is_failure_after_the_whole_range_and_stays_dirty() {
 }
 
 #[test]
+fn d_b_sync_with_nothing_to_write_fails_where_the_host_refuses_every_sync() {
+    for error in [HostError::Unsupported, HostError::Poisoned] {
+        let bed = written();
+        assert_eq!(bed.msync(0, 8, SYNC), Ok(()));
+        bed.host().refuse_sync(Some(error));
+        for flags in [SYNC, ASYNC, SYNC | INVALIDATE] {
+            assert_eq!(bed.msync(0, 8, flags), Err(KernReturn::Failure), "{error}");
+            assert_eq!(bed.machine.map.stats().last_host_error, Some(error));
+        }
+        // Nothing is promised by these.
+        for flags in [SyncFlags::NONE, INVALIDATE, SYNC | SyncFlags::KILLPAGES] {
+            assert_eq!(bed.msync(0, 8, flags), Ok(()), "{error}");
+        }
+        bed.host().refuse_sync(None);
+        assert_eq!(bed.msync(0, 8, SYNC), Ok(()));
+    }
+}
+
+#[test]
 fn d_b_failure_comes_before_the_report_of_a_hole_and_from_asynchronous_too() {
     let bed = written();
     bed.host().fail_sync(1, HostError::Io);
