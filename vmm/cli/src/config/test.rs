@@ -1,0 +1,103 @@
+use super::{Config, ConfigError, MachineOptions, MemoryConfig, MemoryError, OnStorageError, Size};
+use std::io::Write;
+use std::time::Duration;
+use wirevm_devices::durability::Durability;
+
+fn memory(text: &str) -> Result<MemoryConfig, String> {
+    text.parse().map_err(|error: MemoryError| error.to_string())
+}
+
+fn read(text: &str) -> Result<Config, String> {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    Config::read(file.path()).map_err(|error| error.to_string().replace(&file.path().display().to_string(), "F"))
+}
+
+fn check(memory: &str) -> Result<MachineOptions, String> {
+    let memory = memory.parse().expect("readable");
+    Config { memory, ..Config::default() }.check().map_err(|error| error.to_string())
+}
+
+#[test]
+fn memory_keys_come_in_any_order_and_size_may_stand_bare() {
+    let all = memory("size=64M,file=guest.ram,durability=shared").expect("all keys");
+    assert_eq!((all.size, all.file.as_deref()), (Some(Size(64 << 20)), Some("guest.ram".as_ref())));
+    assert_eq!(all.durability, Some(Durability::Shared));
+    assert_eq!(memory("file=guest.ram,durability=shared,size=64M"), Ok(all.clone()));
+    assert_eq!(memory("64M,file=guest.ram,durability=shared"), Ok(all));
+    assert_eq!(memory("file=a=b").map(|m| m.file), Ok(Some("a=b".into())));
+}
+
+#[test]
+fn memory_mistakes_are_told_in_a_sentence() {
+    let cases = [
+        ("sise=1M", "unknown key 'sise'; the keys are size, file and durability"),
+        ("file=a,64M", "unknown key '64M'; the keys are size, file and durability"),
+        ("", "unknown key ''; the keys are size, file and durability"),
+        ("size", "'size' has no value; write size=VALUE"),
+        ("64M,file=", "'file' has no value; write file=VALUE"),
+        ("size=64X", "'X' is not a size suffix; use K, M, G or T (KiB, MiB, GiB and TiB are the same, B is bytes)"),
+        ("size=1M,size=2M", "duplicate field `size`"),
+        ("durability=full", "unknown durability 'full': expected none, shared or atomic"),
+    ];
+    for (text, error) in cases {
+        assert_eq!(memory(text), Err(error.to_owned()), "{text}");
+    }
+}
+
+#[test]
+fn sizes_that_no_machine_has_are_refused_with_their_number() {
+    assert_eq!(check("size=0"), Err("guest memory must not be 0 bytes; the smallest size is 2 MiB".into()));
+    assert_eq!(check("19M"), Err("guest memory must be a multiple of 2 MiB; 19 MiB is not".into()));
+    assert_eq!(check("4097"), Err("guest memory must be a multiple of 2 MiB; 4097 bytes is not".into()));
+    assert_eq!(check("8T"), Err("guest memory of 8 TiB is more than the 8388606 MiB that KVM takes".into()));
+    assert_eq!(check("8388606M").map(|options| options.memory.size_bytes), Ok(Some((8 << 40) - (2 << 20))));
+    assert_eq!(check("2M").map(|options| options.memory.size_bytes), Ok(Some(2 << 20)));
+    assert!(check("durability=atomic").expect_err("reserved").contains("choose shared or none"));
+}
+
+#[test]
+fn quota_and_timeout_are_checked() {
+    let check = |config: Config| config.check().map_err(|error| error.to_string());
+    let quota = |bytes| Config { wire_quota: Some(Size(bytes)), ..Config::default() };
+    assert_eq!(check(quota(4095)), Err("the wire quota must be a multiple of 4 KiB; 4095 bytes is not".into()));
+    assert_eq!(check(quota(0)).map(|options| options.wire_quota_bytes), Ok(Some(0)));
+    let timeout = |seconds| Config { timeout: Some(seconds), ..Config::default() }.check();
+    assert_eq!(timeout(0.25).expect("a quarter").timeout, Some(Duration::from_millis(250)));
+    for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300, 1e-300] {
+        assert!(matches!(timeout(seconds), Err(ConfigError::Timeout { .. })), "{seconds}");
+    }
+}
+
+#[test]
+fn file_has_the_same_keys_and_the_command_line_wins() {
+    let file = read(
+        "kernel = 'k.elf'\ntimeout = 30\nwire-quota = '8M'\non-storage-error = 'latch'\nscript = 's.wvm'\n\
+         [memory]\nsize = 67108864\ndurability = 'none'",
+    )
+    .expect("a configuration");
+    let cli = Config { timeout: Some(1.5), memory: memory("128M").expect("a size"), ..Config::default() };
+    let merged = cli.or(file);
+    assert_eq!(merged.script, Some("s.wvm".into()));
+    let options = merged.check().expect("valid");
+    assert_eq!(options.kernel, Some("k.elf".into()));
+    assert_eq!(options.memory.size_bytes, Some(128 << 20));
+    assert_eq!(options.memory.durability, Some(Durability::None));
+    assert_eq!(options.wire_quota_bytes, Some(8 << 20));
+    assert_eq!(options.timeout, Some(Duration::from_millis(1500)));
+    assert_eq!(options.on_storage_error, OnStorageError::Latch);
+}
+
+#[test]
+fn file_mistakes_are_told_with_their_line() {
+    let unknown = read("\nkernle = 'x'").expect_err("unknown key");
+    assert!(unknown.starts_with("'F' is not a valid configuration: line 2: unknown field `kernle`"), "{unknown}");
+    assert!(unknown.contains("`wire-quota`"), "{unknown}");
+    let value = read("[memory]\nsize = '5X'").expect_err("no size");
+    assert!(value.contains("line 2: 'X' is not a size suffix"), "{value}");
+    let negative = read("[memory]\nsize = -1").expect_err("no size");
+    assert!(negative.contains("can't be negative"), "{negative}");
+    let broken = read("kernel = ").expect_err("no value");
+    assert!(!broken.contains('\n'), "{broken}");
+    assert!(matches!(Config::read("/no/such.toml".as_ref()), Err(ConfigError::Read { .. })));
+}
