@@ -42,6 +42,7 @@ fn calls(pages: &[CallPage]) -> (Vec<CallAnswer>, Outcome, u64) {
         guest_log_level: 0,
         console: Box::new(console.clone()),
         keyboard: false,
+        single_step: false,
         interrupted: None,
     };
     let ram = RamFile::memfd(RAM_BYTES).expect("a memfd");

@@ -108,11 +108,13 @@ pub struct Setup {
     pub time_limit: Duration,
     /// What a storage error does.
     pub policy: StorageErrorPolicy,
+    /// Whether the guest boots one instruction at a time.
+    pub single_step: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { quota: 256, time_limit: Duration::from_secs(60), policy: StorageErrorPolicy::Stop }
+        Self { quota: 256, time_limit: Duration::from_secs(60), policy: StorageErrorPolicy::Stop, single_step: false }
     }
 }
 
@@ -130,6 +132,7 @@ impl Lab {
             guest_log_level: 0,
             console: Box::new(console.clone()),
             keyboard: false,
+            single_step: setup.single_step,
             interrupted: None,
         };
         let before = traces("wirevm-ram");

@@ -27,6 +27,23 @@ pub const CASES: &[Case] = &[
             lab.stop();
         }
     }),
+    ("boot_step_by_step_counts_what_kvm_counts", &[Need::Kvm], || {
+        let boot = |single_step| {
+            let ram = || RamFile::memfd(16 * MIB).expect("a memfd");
+            let mut lab = Lab::start(ram, kernel(), &Setup { single_step, ..Setup::default() });
+            let instructions = lab.booted().instructions;
+            // From here on the guest runs at its own pace.
+            lab.allocate(1);
+            lab.stop();
+            instructions
+        };
+        let steps = boot(true).expect("somebody counted");
+        println!("boot in {steps} steps");
+        assert!((COUNTED..=60_000).contains(&steps), "{steps}");
+        if let Some(counted) = boot(false).filter(|count| *count >= COUNTED) {
+            assert!(steps.abs_diff(counted) < counted / 10, "{steps} steps, {counted} instructions");
+        }
+    }),
     ("wiring_64_mib_is_one_hypercall", &[Need::Kvm, Need::Lock64MiB], || {
         let mut lab = on_memfd(128 * MIB, 64 * MIB / PAGE);
         lab.booted();

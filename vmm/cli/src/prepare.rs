@@ -73,6 +73,13 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Boots the guest one instruction at a time, to count them.
+    #[must_use]
+    pub const fn single_stepped(mut self) -> Self {
+        self.config.single_step = true;
+        self
+    }
+
     /// Starts the machine.
     ///
     /// # Errors
@@ -157,6 +164,7 @@ pub fn prepare(options: &MachineOptions) -> Result<Prepared, CommandError> {
         guest_log_level: log::max_level() as u64,
         console: Box::new(Console::new(io::stderr())),
         keyboard: io::stdin().is_terminal(),
+        single_step: false,
         interrupted: Some(interrupted),
     };
     Ok(Prepared { image, ram, made, config, report })

@@ -41,6 +41,9 @@ pub struct MachineConfig {
     pub console: Box<dyn Write + Send>,
     /// Whether standard input is the console's keyboard.
     pub keyboard: bool,
+    /// Whether to run the guest one instruction at a time, and count, until it takes commands: slow, for measuring where
+    /// KVM does not count.
+    pub single_step: bool,
     /// An event that becomes readable when the user wants to end, such as [`crate::signal::install`] gives.
     pub interrupted: Option<EventFd>,
 }

@@ -19,7 +19,8 @@ use crate::vcpu::{Command, Kicker, VcpuListener};
 /// How booting went.
 #[derive(Clone, Copy, Debug)]
 pub struct BootReport {
-    /// Instructions from entry until the guest took commands, where KVM emulates ring 0 and so counts them.
+    /// Instructions from entry until the guest took commands, where KVM emulates ring 0 and so counts them, or where the
+    /// machine was started to count them one by one.
     pub instructions: Option<u64>,
     /// Time from the vCPU's start until the guest took commands.
     pub elapsed: Duration,

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc;
+use std::thread;
 
 use kvm_ioctls::{Kvm, VcpuFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -29,7 +29,7 @@ use crate::kvm;
 use crate::memory::GuestRam;
 use crate::outcome::Outcome;
 use crate::vcpu::exit::RamAddresses;
-use crate::vcpu::{Command, VcpuContext, VcpuListener, install_handler, run, set_up};
+use crate::vcpu::{VcpuContext, VcpuListener, install_handler, run, set_up, single_step};
 use crate::vm::{VcpuStats, Vm};
 
 /// Events between the host's threads and KVM.
@@ -93,7 +93,22 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
         interrupted: config.interrupted,
         limit: config.time_limit.map(|limit| (started, limit)),
     };
-    let vcpu = spawn_vcpu(vcpu, bus, stats.clone(), commands, &shared, ram.size_bytes())?;
+    if config.single_step {
+        single_step(&vcpu)?;
+    }
+    let context = VcpuContext {
+        index: 0,
+        vcpu,
+        bus,
+        stats: stats.clone(),
+        single_step: config.single_step,
+        ram: RamAddresses { start: RAM_BASE, end: RAM_BASE + ram.size_bytes() },
+        commands,
+        kicker: Arc::clone(&shared.kicker),
+        listener: Arc::clone(&shared) as Arc<dyn VcpuListener>,
+    };
+    let vcpu =
+        thread::Builder::new().name("vcpu0".to_owned()).spawn(move || run(context)).map_err(host("vCPU thread"))?;
     let mut machine =
         Machine { shared, channel, witness, threads: vec![vcpu], services, stats, ram, _vm: vm, _memory: memory };
     machine.threads.push(events::start(watch).map_err(host("event thread"))?);
@@ -138,21 +153,6 @@ fn services(
     let reach: Arc<dyn GuestMemory> = Arc::clone(memory) as Arc<dyn GuestMemory>;
     let hypercall = Arc::new(Hypercall::new(reach, Arc::clone(&pins), Arc::clone(&syncs), ram.pages(), &call_pages));
     Ok(Services { pins, syncs, hypercall })
-}
-
-fn spawn_vcpu(
-    vcpu: VcpuFd,
-    bus: Arc<Bus>,
-    stats: Option<Arc<VcpuStats>>,
-    commands: Receiver<Command>,
-    shared: &Arc<Shared>,
-    ram_bytes: u64,
-) -> Result<JoinHandle<()>, MachineError> {
-    let listener: Arc<dyn VcpuListener> = Arc::clone(shared) as Arc<dyn VcpuListener>;
-    let ram = RamAddresses { start: RAM_BASE, end: RAM_BASE + ram_bytes };
-    let kicker = Arc::clone(&shared.kicker);
-    let context = VcpuContext { index: 0, vcpu, bus, stats, ram, commands, kicker, listener };
-    thread::Builder::new().name("vcpu0".to_owned()).spawn(move || run(context)).map_err(host("vCPU thread"))
 }
 
 fn start_syncs(ram: &RamFile, shared: &Arc<Shared>, policy: StorageErrorPolicy) -> Result<SyncService, SyncStartError> {

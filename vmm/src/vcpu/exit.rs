@@ -8,6 +8,8 @@ use wirevm_devices::bus::{Bus, Signal};
 pub enum Step {
     /// Enter the guest again.
     Continue,
+    /// One instruction was carried out, as was asked for.
+    Stepped,
     /// Tell the machine, which decides.
     Signal(Signal),
     /// The memory behind RAM is gone, found out at that guest-physical address.
@@ -55,6 +57,7 @@ pub fn handle(vcpu: usize, exit: VcpuExit<'_>, bus: &Bus, ram: RamAddresses) -> 
             Step::Unhandled(format!("the guest writes {data:02x?} to {address:#x}, where nothing is"))
         }
         VcpuExit::MemoryFault { gpa, .. } if ram.contains(gpa) => Step::BackingLost(Some(gpa)),
+        VcpuExit::Debug(_) => Step::Stepped,
         VcpuExit::Shutdown => Step::TripleFault,
         VcpuExit::Intr => Step::Continue,
         VcpuExit::InternalError => Step::Unhandled("KVM could not go on inside the guest".to_owned()),

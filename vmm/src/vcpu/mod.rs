@@ -7,5 +7,5 @@ mod state;
 mod thread;
 
 pub use kick::{Kicker, install_handler};
-pub use state::{StateError, set_up};
+pub use state::{StateError, set_up, single_step};
 pub use thread::{Command, VcpuContext, VcpuListener, run};

@@ -1,6 +1,6 @@
 //! The registers a guest starts with: the entry state of the contract.
 
-use kvm_bindings::{kvm_regs, kvm_segment};
+use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug, kvm_regs, kvm_segment};
 use kvm_ioctls::{Kvm, VcpuFd};
 
 /// KVM refused part of the entry state.
@@ -32,6 +32,15 @@ const fn segment(selector: u16, kind: u8, long: u8) -> kvm_segment {
         unusable: 0,
         padding: 0,
     }
+}
+
+/// Makes a vCPU leave the guest after every instruction.
+///
+/// # Errors
+/// [`StateError`] when KVM refuses.
+pub fn single_step(vcpu: &VcpuFd) -> Result<(), StateError> {
+    let debug = kvm_guest_debug { control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP, ..Default::default() };
+    vcpu.set_guest_debug(&debug).map_err(|source| StateError { what: "single-stepping", source })
 }
 
 /// Puts a vCPU into the contract's entry state: at `entry`, on the tables at `root`, boot info's address in RDI.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
+use kvm_bindings::kvm_guest_debug;
 use kvm_ioctls::VcpuFd;
 use wirevm_devices::bus::{Bus, Signal};
 
@@ -22,7 +23,7 @@ pub enum Command {
 
 /// What a vCPU tells its machine.
 pub trait VcpuListener: Send + Sync {
-    /// The guest takes commands; `instructions` were emulated so far, where KVM counts them.
+    /// The guest takes commands; `instructions` were carried out so far, where somebody counts them.
     fn on_ready(&self, instructions: Option<u64>);
     /// The vCPU will not run again, for this reason.
     fn on_end(&self, outcome: Outcome);
@@ -40,6 +41,8 @@ pub struct VcpuContext {
     pub bus: Arc<Bus>,
     /// What KVM counts of it, where it does.
     pub stats: Option<Arc<VcpuStats>>,
+    /// Whether the guest runs one instruction at a time until it takes commands.
+    pub single_step: bool,
     /// Where RAM is.
     pub ram: RamAddresses,
     /// Where its commands come from.
@@ -68,6 +71,7 @@ pub fn run(mut context: VcpuContext) {
 }
 
 fn run_until_end(context: &mut VcpuContext) -> Outcome {
+    let mut steps = 0;
     loop {
         match context.commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Outcome::Stopped,
@@ -88,9 +92,15 @@ fn run_until_end(context: &mut VcpuContext) -> Outcome {
         };
         match step {
             Step::Continue | Step::Signal(Signal::None) => (),
+            Step::Stepped if context.single_step => steps += 1,
+            Step::Stepped => return Outcome::VcpuError { reason: "a debug exit that nobody asked for".to_owned() },
             Step::Signal(Signal::Ready) => {
                 let stats = context.stats.as_ref();
-                context.listener.on_ready(stats.and_then(|stats| stats.emulated_instructions()));
+                let counted = stats.and_then(|stats| stats.emulated_instructions());
+                context.listener.on_ready(if context.single_step { Some(steps) } else { counted });
+                if let Err(error) = stop_stepping(context) {
+                    return Outcome::VcpuError { reason: format!("single-stepping does not end: {error}") };
+                }
             }
             Step::Signal(Signal::Exit { code }) => return Outcome::Exit { code },
             Step::Signal(Signal::Crashed) => return context.listener.read_report(),
@@ -102,6 +112,14 @@ fn run_until_end(context: &mut VcpuContext) -> Outcome {
             }
         }
     }
+}
+
+/// Lets the guest run at its own pace from here on.
+fn stop_stepping(context: &mut VcpuContext) -> Result<(), kvm_ioctls::Error> {
+    if !std::mem::take(&mut context.single_step) {
+        return Ok(());
+    }
+    context.vcpu.set_guest_debug(&kvm_guest_debug::default())
 }
 
 fn state_of(vcpu: &VcpuFd) -> String {
