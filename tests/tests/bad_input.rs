@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     Suite::new()
         .each(&[], rows(command_line::REFUSED), refused_by_the_command_line)
         .each(&[], rows(configuration::REFUSED), refused)
+        .each(&kvm, rows(configuration::REFUSED_WITH_KVM), refused)
         .each(&kvm, rows(configuration::ACCEPTED), accepted)
         .each(&[], rows(script::REFUSED), refused)
         .each(&kvm, rows(script::ACCEPTED), accepted)

@@ -15,13 +15,6 @@ durability = 'none'";
 /// Refused, with the number or the place in the file.
 pub const REFUSED: &[Row] = &[
     ("config_without_end_is_refused", nothing, "run --config /dev/zero", CONFIG, &["/dev/zero", "longer than 1 MiB"]),
-    (
-        "memory_beyond_the_hosts_without_a_file_is_refused",
-        nothing,
-        "run --memory 4T,durability=none",
-        MEMORY,
-        &["4 TiB without a file", "memory and swap"],
-    ),
     ("ram_of_0_is_refused", nothing, "run --memory 0", CONFIG, &["must not be 0 bytes", "2 MiB"]),
     ("ram_of_0_in_a_file_is_refused", nothing, "run --memory 0,file=new.ram", CONFIG, &["must not be 0 bytes"]),
     ("ram_of_1_byte_is_refused", nothing, "run --memory 1,file=new.ram", CONFIG, &["multiple of 2 MiB; 1 byte is not"]),
@@ -176,6 +169,15 @@ pub const REFUSED: &[Row] = &[
         &["no.wvm", "No such file"],
     ),
 ];
+
+/// Refused when RAM is about to be made, which is after KVM was looked at.
+pub const REFUSED_WITH_KVM: &[Row] = &[(
+    "memory_beyond_the_hosts_without_a_file_is_refused",
+    nothing,
+    "run --memory 4T,durability=none",
+    MEMORY,
+    &["4 TiB without a file", "memory and swap"],
+)];
 
 /// What stands nearest to those.
 pub const ACCEPTED: &[Row] = &[
