@@ -6,17 +6,19 @@
 mod folder;
 #[path = "common/machine.rs"]
 mod machine;
+#[path = "common/suite.rs"]
+mod suite;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use folder::{RAM_BYTES, durable_folder};
+use folder::{RAM_BYTES, durable_folder, lacks_durable_folder};
 use machine::{MAP_ENTRIES, Machine, RAM_PAGES, range};
 use tempfile::TempDir;
 use wirevm_abi::Status;
@@ -39,9 +41,9 @@ struct Disk {
 }
 
 impl Disk {
-    /// Makes a disk of its own, or says why the test can't run.
-    fn new() -> Option<Self> {
-        let disk = Self { folder: durable_folder()? };
+    /// Makes a disk of its own, or says why this host has none to make: not root, no loop devices, no mkfs.
+    fn new() -> Result<Self, String> {
+        let disk = Self { folder: durable_folder() };
         for name in ["under", "mounted"] {
             fs::create_dir(disk.folder.path().join(name)).expect("a folder");
         }
@@ -55,7 +57,7 @@ impl Disk {
         let made = fs::read(&image).expect("the disk");
         File::options().write(true).open(&image).and_then(|file| file.write_all_at(&made, 0)).expect("no holes");
         disk.run(Command::new("mount").args(["-o", "loop,noinit_itable"]).args([&image, &mounted]))?;
-        Some(disk)
+        Ok(disk)
     }
 
     fn under(&self) -> PathBuf {
@@ -70,13 +72,12 @@ impl Disk {
         self.folder.path().join("mounted")
     }
 
-    fn run(&self, command: &mut Command) -> Option<()> {
+    fn run(&self, command: &mut Command) -> Result<(), String> {
         let output = command.output().expect("the program runs");
         if output.status.success() {
-            return Some(());
+            return Ok(());
         }
-        eprintln!("SKIPPED: {command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-        None
+        Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
     }
 
     /// Sets a machine up on this disk with all of its RAM wired, and takes the bad page's block away.
@@ -207,9 +208,8 @@ fn false_successes<B: FlushBackend + 'static>(machine: &Machine, backends: impl 
     (calls.load(Ordering::Relaxed), answers.into_inner())
 }
 
-#[test]
 fn bad_block_is_never_answered_ok_unless_workers_share_a_description() {
-    let Some(disk) = Disk::new() else { return };
+    let disk = Disk::new().expect("a disk");
     let (machine, at) = disk.spoiled_machine();
     let own = || (0..WORKERS).map(|_| RamFlush::new(&machine.ram).expect("a backend")).collect();
     assert_eq!(false_successes(&machine, own), (0, 0), "of {TRIALS} syncs of a block that can't be written");
@@ -227,9 +227,8 @@ fn bad_block_is_never_answered_ok_unless_workers_share_a_description() {
     assert_eq!(block, [0; 4096], "the block was written after all, so the test proves nothing");
 }
 
-#[test]
 fn bad_block_sets_the_latch_of_the_real_service() {
-    let Some(disk) = Disk::new() else { return };
+    let disk = Disk::new().expect("a disk");
     let (machine, _) = disk.spoiled_machine();
     let (sender, latched) = mpsc::channel();
     let syncs = SyncService::start(&machine.ram, SyncConfig::default(), move |error| {
@@ -252,9 +251,8 @@ fn bad_block_sets_the_latch_of_the_real_service() {
     assert_eq!(machine.witness.bytes(BAD_PAGE).expect("a page")[0], 1, "a wired page keeps what was stored");
 }
 
-#[test]
 fn bad_block_written_for_nobody_is_found_by_the_health_poll() {
-    let Some(disk) = Disk::new() else { return };
+    let disk = Disk::new().expect("a disk");
     let (machine, _) = disk.spoiled_machine();
     let (sender, latched) = mpsc::channel();
     let config = SyncConfig { poll_interval: Duration::from_millis(20), ..SyncConfig::default() };
@@ -265,4 +263,22 @@ fn bad_block_written_for_nobody_is_found_by_the_health_poll() {
     let error = latched.recv_timeout(Duration::from_secs(20)).expect("the latch is set");
     assert_eq!((error.during, error.first_page), (During::HealthPoll, None));
     assert_eq!(syncs.submit(&[range(0, 1)], Wait::Wait), [Status::POISONED]);
+}
+
+fn main() -> ExitCode {
+    let lacking = lacks_durable_folder().or_else(|| Disk::new().err());
+    let disk = || lacking.clone();
+    suite::run([
+        (
+            "bad_block_is_never_answered_ok_unless_workers_share_a_description",
+            disk(),
+            bad_block_is_never_answered_ok_unless_workers_share_a_description,
+        ),
+        ("bad_block_sets_the_latch_of_the_real_service", disk(), bad_block_sets_the_latch_of_the_real_service),
+        (
+            "bad_block_written_for_nobody_is_found_by_the_health_poll",
+            disk(),
+            bad_block_written_for_nobody_is_found_by_the_health_poll,
+        ),
+    ])
 }

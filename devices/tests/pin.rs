@@ -4,15 +4,20 @@
 mod folder;
 #[path = "common/machine.rs"]
 mod machine;
+#[path = "common/suite.rs"]
+mod suite;
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use folder::{RAM_BYTES, durable_folder};
+use folder::{RAM_BYTES, durable_folder, lacks_durable_folder};
 use machine::{MAP_ENTRIES, Machine, RAM_PAGES, range};
 use wirevm_abi::{RamRange, Status};
 use wirevm_devices::pin::{LockBudget, PinError};
 use wirevm_devices::ramfile::{HEADER_BYTES, RamFile};
+
+/// Bytes of RAM that are wired in more slices than one.
+const SLICED_BYTES: u64 = 98 << 20;
 
 /// One test at a time locks memory: the kernel counts it by process, and the limit may be 8 MiB.
 fn alone() -> MutexGuard<'static, ()> {
@@ -20,10 +25,9 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[test]
 fn wire_file_pages_are_locked_resident_and_clean_until_unwired() {
     let _alone = alone();
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let machine = Machine::new(RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file"), MAP_ENTRIES);
     let (pins, witness) = (&machine.pins, &machine.witness);
     let before = witness.vm_lck_bytes().expect("/proc");
@@ -45,10 +49,9 @@ fn wire_file_pages_are_locked_resident_and_clean_until_unwired() {
     assert_eq!(witness.map_entries().expect("/proc"), 1, "the view is whole again");
 }
 
-#[test]
 fn wire_all_of_ram_then_drop_leaves_nothing_locked() {
     let _alone = alone();
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let files = [RamFile::temporary(folder.path(), RAM_BYTES), RamFile::memfd(RAM_BYTES)];
     for ram in files {
         let Machine { pins, witness, .. } = Machine::new(ram.expect("a RAM file"), MAP_ENTRIES);
@@ -60,10 +63,9 @@ fn wire_all_of_ram_then_drop_leaves_nothing_locked() {
     }
 }
 
-#[test]
 fn wire_page_behind_the_end_of_a_cut_file_is_a_fault_and_undone() {
     let _alone = alone();
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let machine = Machine::new(RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file"), MAP_ENTRIES);
     machine.pins.wire(range(0, 2)).expect("wired");
     machine.ram.reopen().expect("a description").set_len(HEADER_BYTES + RAM_BYTES / 2).expect("cut");
@@ -74,7 +76,6 @@ fn wire_page_behind_the_end_of_a_cut_file_is_a_fault_and_undone() {
     assert_eq!((machine.pins.stats().wired_pages, machine.pins.stats().deferred_pages), (2, 0));
 }
 
-#[test]
 fn wire_alternate_pages_stays_within_its_map_entries() {
     let _alone = alone();
     let machine = Machine::new(RamFile::memfd(RAM_BYTES).expect("a memfd"), 200);
@@ -94,24 +95,16 @@ fn wire_alternate_pages_stays_within_its_map_entries() {
     assert_eq!((machine.witness.locked_pages().expect("/proc"), machine.witness.map_entries().expect("/proc")), (0, 1));
 }
 
-#[test]
 fn wire_in_slices_locks_every_page() {
-    const BYTES: u64 = 98 << 20;
     let _alone = alone();
-    if !LockBudget::of_this_process().expect("/proc").allows(BYTES) {
-        eprintln!("SKIPPED: this process may not lock {BYTES} bytes");
-        return;
-    }
-    let machine = Machine::new(RamFile::memfd(BYTES).expect("a memfd"), MAP_ENTRIES);
-    let all = RamRange::new(0, BYTES / 4096, BYTES / 4096).expect("all of RAM");
+    let machine = Machine::new(RamFile::memfd(SLICED_BYTES).expect("a memfd"), MAP_ENTRIES);
+    let all = RamRange::new(0, SLICED_BYTES / 4096, SLICED_BYTES / 4096).expect("all of RAM");
     machine.pins.wire(all).expect("wired");
     assert_eq!(machine.witness.locked_pages().expect("/proc"), all.pages());
     assert_eq!(machine.pins.stats().lock_calls, 1);
 }
 
 /// The part of the next test that runs without the privilege to lock at will.
-#[test]
-#[ignore = "run by wire_past_the_lock_limit_is_a_shortage_and_undone"]
 fn unprivileged_wire_past_the_lock_limit() {
     let _alone = alone();
     let budget = LockBudget::of_this_process().expect("/proc");
@@ -127,7 +120,6 @@ fn unprivileged_wire_past_the_lock_limit() {
     machine.pins.wire(range(256, 128)).expect("all of the limit");
 }
 
-#[test]
 fn wire_past_the_lock_limit_is_a_shortage_and_undone() {
     let this = std::env::current_exe().expect("a test program");
     let mut command = Command::new("setpriv");
@@ -140,4 +132,33 @@ fn wire_past_the_lock_limit_is_a_shortage_and_undone() {
     let output = command.output().expect("setpriv and prlimit of util-linux run");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn main() -> ExitCode {
+    let durable = lacks_durable_folder;
+    let locks = || {
+        let allowed = LockBudget::of_this_process().expect("/proc").allows(SLICED_BYTES);
+        (!allowed).then(|| format!("this process may not lock {SLICED_BYTES} bytes"))
+    };
+    suite::run([
+        (
+            "wire_file_pages_are_locked_resident_and_clean_until_unwired",
+            durable(),
+            wire_file_pages_are_locked_resident_and_clean_until_unwired,
+        ),
+        ("wire_all_of_ram_then_drop_leaves_nothing_locked", durable(), wire_all_of_ram_then_drop_leaves_nothing_locked),
+        (
+            "wire_page_behind_the_end_of_a_cut_file_is_a_fault_and_undone",
+            durable(),
+            wire_page_behind_the_end_of_a_cut_file_is_a_fault_and_undone,
+        ),
+        ("wire_alternate_pages_stays_within_its_map_entries", None, wire_alternate_pages_stays_within_its_map_entries),
+        ("wire_in_slices_locks_every_page", locks(), wire_in_slices_locks_every_page),
+        (
+            "unprivileged_wire_past_the_lock_limit",
+            Some("run by wire_past_the_lock_limit_is_a_shortage_and_undone".to_owned()),
+            unprivileged_wire_past_the_lock_limit,
+        ),
+        ("wire_past_the_lock_limit_is_a_shortage_and_undone", None, wire_past_the_lock_limit_is_a_shortage_and_undone),
+    ])
 }

@@ -4,13 +4,16 @@
 
 #[path = "common/folder.rs"]
 mod folder;
+#[path = "common/suite.rs"]
+mod suite;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::ExitCode;
 
-use folder::{RAM_BYTES, durable_folder};
+use folder::{RAM_BYTES, durable_folder, lacks_durable_folder};
 use wirevm_devices::durability::Durability;
 use wirevm_devices::ramfile::{
     ExtentsError, FileSystemError, HEADER_BYTES, PreviousEnd, RamFile, RamFileError, RamState, SuperblockError,
@@ -33,9 +36,8 @@ fn refusal(path: &Path) -> RamFileError {
     RamFile::open(path, None).expect_err("must be refused")
 }
 
-#[test]
 fn create_ready_file_is_private_whole_and_zero() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     let ram = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file");
     assert!(ram.is_zero() && ram.is_intact() && ram.is_file());
@@ -50,9 +52,8 @@ fn create_ready_file_is_private_whole_and_zero() {
     assert!(bytes[4096..].iter().all(|byte| *byte == 0), "everything but one superblock must be zero");
 }
 
-#[test]
 fn set_state_is_what_the_next_open_reports() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     made(&path);
     let failed = RamState::Failed { errno: 5, first_page: Some(77) };
@@ -67,9 +68,8 @@ fn set_state_is_what_the_next_open_reports() {
     assert_eq!(RamFile::open(&path, None).expect("a good file").previous_end(), PreviousEnd::Clean);
 }
 
-#[test]
 fn set_state_torn_copy_leaves_the_state_before_it() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     let ram = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file");
     ram.set_state(RamState::Open).expect("recorded in copy 1");
@@ -84,9 +84,8 @@ fn set_state_torn_copy_leaves_the_state_before_it() {
     assert!(checksum, "{error:?}");
 }
 
-#[test]
 fn open_file_in_use_is_refused_until_let_go() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     let ram = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file");
     let second = ram.reopen().expect("a second description");
@@ -97,9 +96,8 @@ fn open_file_in_use_is_refused_until_let_go() {
     RamFile::open(&path, None).expect("free again");
 }
 
-#[test]
 fn open_wrong_contents_are_refused_by_what_is_wrong() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     let spoil = |at: u64, bytes: &[u8]| {
         made(&path);
@@ -120,9 +118,8 @@ fn open_wrong_contents_are_refused_by_what_is_wrong() {
     assert!(matches!(refusal(&path), RamFileError::Superblock { .. }));
 }
 
-#[test]
 fn open_wrong_length_is_refused_with_both_lengths() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     for change in [-4096_i64, -1, 1] {
         made(&path);
@@ -136,9 +133,8 @@ fn open_wrong_length_is_refused_with_both_lengths() {
     }
 }
 
-#[test]
 fn open_missing_blocks_are_refused() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let (path, copy) = (folder.path().join("guest.ram"), folder.path().join("copy.ram"));
     made(&path);
     let header = fs::read(&path).expect("contents");
@@ -150,9 +146,8 @@ fn open_missing_blocks_are_refused() {
     assert!(sparse, "{error:?}");
 }
 
-#[test]
 fn open_what_is_no_regular_file_is_refused() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let (path, link, socket) =
         (folder.path().join("guest.ram"), folder.path().join("link"), folder.path().join("socket"));
     made(&path);
@@ -166,7 +161,6 @@ fn open_what_is_no_regular_file_is_refused() {
     assert!(matches!(error, RamFileError::Exists { .. }), "{error:?}");
 }
 
-#[test]
 fn shared_mode_on_tmpfs_is_refused_and_none_works() {
     let folder = tempfile::tempdir_in("/dev/shm").expect("a folder on tmpfs");
     let path = folder.path().join("guest.ram");
@@ -177,16 +171,15 @@ fn shared_mode_on_tmpfs_is_refused_and_none_works() {
     assert_eq!(ram.durability(), Durability::None);
     drop(ram);
     RamFile::open(&path, Some(RAM_BYTES)).expect("and opens again");
-    let Some(durable) = durable_folder() else { return };
+    let durable = durable_folder();
     let original = durable.path().join("guest.ram");
     made(&original);
     fs::copy(&original, &path).expect("a copy on tmpfs");
     assert!(matches!(refusal(&path), RamFileError::FileSystem(FileSystemError::NotDurable { .. })));
 }
 
-#[test]
 fn create_too_little_space_is_told_before_anything_is_made() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     let error = RamFile::create(&path, 1 << 50, Durability::Shared).expect_err("no disk here has a pebibyte");
     let told = matches!(&error, RamFileError::FileSystem(FileSystemError::NoSpace { need_bytes, have_bytes, .. })
@@ -195,9 +188,8 @@ fn create_too_little_space_is_told_before_anything_is_made() {
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
-#[test]
 fn create_taken_name_keeps_the_file_and_leaves_nothing_else() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     fs::write(&path, "mine").expect("a file");
     let error = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect_err("the name is taken");
@@ -206,9 +198,8 @@ fn create_taken_name_keeps_the_file_and_leaves_nothing_else() {
     assert_eq!(names(folder.path()), ["guest.ram"]);
 }
 
-#[test]
 fn create_name_taken_while_filling_keeps_the_other_file_and_leaves_nothing_else() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     let error = std::thread::scope(|scope| {
         let rival = scope.spawn(|| {
@@ -226,9 +217,8 @@ fn create_name_taken_while_filling_keeps_the_other_file_and_leaves_nothing_else(
     assert_eq!(names(folder.path()), ["guest.ram"]);
 }
 
-#[test]
 fn temporary_has_no_name_and_opens_again() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let ram = RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file");
     assert_eq!(names(folder.path()), [""; 0]);
     assert_eq!((ram.durability(), ram.is_zero()), (Durability::Shared, true));
@@ -240,7 +230,6 @@ fn temporary_has_no_name_and_opens_again() {
     ram.set_state(RamState::Open).expect("recorded");
 }
 
-#[test]
 fn memfd_size_is_sealed_and_it_has_no_header() {
     let ram = RamFile::memfd(RAM_BYTES).expect("a memfd");
     assert_eq!((ram.data_offset(), ram.durability(), ram.is_file()), (0, Durability::None, false));
@@ -251,18 +240,16 @@ fn memfd_size_is_sealed_and_it_has_no_header() {
     ram.set_state(RamState::Open).expect("nothing to record");
 }
 
-#[test]
 fn is_intact_file_cut_short_is_noticed() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let ram = RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file");
     let second = ram.reopen().expect("a second description");
     second.set_len(HEADER_BYTES + RAM_BYTES - 1).expect("cut");
     assert!(!ram.is_intact());
 }
 
-#[test]
 fn requests_that_no_ram_file_can_meet_are_refused() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     for bytes in [0, 1, 4096, (2 << 20) - 1, (2 << 20) + 4096, 1 << 63, u64::MAX, u64::MAX - (2 << 20) + 1] {
         let error = RamFile::create(&path, bytes, Durability::Shared).expect_err("no RAM size");
@@ -279,9 +266,8 @@ fn requests_that_no_ram_file_can_meet_are_refused() {
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
-#[test]
 fn create_or_open_makes_once_then_opens_what_fits() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     let ram = RamFile::create_or_open(&path, RAM_BYTES, Durability::Shared).expect("made");
     ram.set_state(RamState::Open).expect("recorded");
@@ -293,4 +279,43 @@ fn create_or_open_makes_once_then_opens_what_fits() {
     assert!(matches!(error, RamFileError::OtherSize { .. }), "{error:?}");
     let error = RamFile::create_or_open(&path, RAM_BYTES, Durability::None).expect_err("another mode");
     assert!(matches!(error, RamFileError::OtherDurability { .. }), "{error:?}");
+}
+
+fn main() -> ExitCode {
+    let durable = lacks_durable_folder;
+    suite::run([
+        ("create_ready_file_is_private_whole_and_zero", durable(), create_ready_file_is_private_whole_and_zero),
+        ("set_state_is_what_the_next_open_reports", durable(), set_state_is_what_the_next_open_reports),
+        ("set_state_torn_copy_leaves_the_state_before_it", durable(), set_state_torn_copy_leaves_the_state_before_it),
+        ("open_file_in_use_is_refused_until_let_go", durable(), open_file_in_use_is_refused_until_let_go),
+        (
+            "open_wrong_contents_are_refused_by_what_is_wrong",
+            durable(),
+            open_wrong_contents_are_refused_by_what_is_wrong,
+        ),
+        ("open_wrong_length_is_refused_with_both_lengths", durable(), open_wrong_length_is_refused_with_both_lengths),
+        ("open_missing_blocks_are_refused", durable(), open_missing_blocks_are_refused),
+        ("open_what_is_no_regular_file_is_refused", durable(), open_what_is_no_regular_file_is_refused),
+        ("shared_mode_on_tmpfs_is_refused_and_none_works", durable(), shared_mode_on_tmpfs_is_refused_and_none_works),
+        (
+            "create_too_little_space_is_told_before_anything_is_made",
+            durable(),
+            create_too_little_space_is_told_before_anything_is_made,
+        ),
+        (
+            "create_taken_name_keeps_the_file_and_leaves_nothing_else",
+            durable(),
+            create_taken_name_keeps_the_file_and_leaves_nothing_else,
+        ),
+        (
+            "create_name_taken_while_filling_keeps_the_other_file_and_leaves_nothing_else",
+            durable(),
+            create_name_taken_while_filling_keeps_the_other_file_and_leaves_nothing_else,
+        ),
+        ("temporary_has_no_name_and_opens_again", durable(), temporary_has_no_name_and_opens_again),
+        ("memfd_size_is_sealed_and_it_has_no_header", None, memfd_size_is_sealed_and_it_has_no_header),
+        ("is_intact_file_cut_short_is_noticed", durable(), is_intact_file_cut_short_is_noticed),
+        ("requests_that_no_ram_file_can_meet_are_refused", durable(), requests_that_no_ram_file_can_meet_are_refused),
+        ("create_or_open_makes_once_then_opens_what_fits", durable(), create_or_open_makes_once_then_opens_what_fits),
+    ])
 }

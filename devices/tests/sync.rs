@@ -4,10 +4,13 @@
 mod folder;
 #[path = "common/machine.rs"]
 mod machine;
+#[path = "common/suite.rs"]
+mod suite;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use folder::{RAM_BYTES, durable_folder};
+use folder::{RAM_BYTES, durable_folder, lacks_durable_folder};
 use machine::{MAP_ENTRIES, Machine, RAM_PAGES, range};
 use wirevm_abi::{RamRange, Status};
 use wirevm_devices::durability::Durability;
@@ -19,22 +22,21 @@ fn start(ram: &RamFile) -> SyncService {
 }
 
 /// Sets up a machine whose pages are in the cache one by one, and none dirty.
-fn machine() -> Option<(tempfile::TempDir, Machine)> {
-    let folder = durable_folder()?;
+fn machine() -> (tempfile::TempDir, Machine) {
+    let folder = durable_folder();
     let machine = Machine::new(RamFile::temporary(folder.path(), RAM_BYTES).expect("a RAM file"), MAP_ENTRIES);
     machine.pins.wire(range(0, RAM_PAGES)).expect("wired");
     machine.pins.release_all();
     assert_eq!(dirty(&machine, range(0, RAM_PAGES)), 0);
-    Some((folder, machine))
+    (folder, machine)
 }
 
 fn dirty(machine: &Machine, range: RamRange) -> u64 {
     machine.witness.dirty(range).expect("cachestat").expect("Linux 6.5 or newer counts dirty pages")
 }
 
-#[test]
 fn submit_makes_exactly_the_asked_pages_clean() {
-    let Some((folder, machine)) = machine() else { return };
+    let (folder, machine) = machine();
     if durable_file_system(folder.path()).expect("checked") == FileSystemKind::BtrfsNoCow {
         eprintln!("SKIPPED: btrfs may write the whole file for any range of it");
         return;
@@ -55,9 +57,8 @@ fn submit_makes_exactly_the_asked_pages_clean() {
     assert_eq!(machine.witness.bytes(501).expect("a page")[0], 0xbb);
 }
 
-#[test]
 fn submit_of_wired_pages_makes_them_clean_and_keeps_them_locked() {
-    let Some((_folder, machine)) = machine() else { return };
+    let (_folder, machine) = machine();
     let syncs = start(&machine.ram);
     machine.pins.wire(range(10, 4)).expect("wired");
     machine.store(range(10, 4), 1);
@@ -67,9 +68,8 @@ fn submit_of_wired_pages_makes_them_clean_and_keeps_them_locked() {
     assert_eq!(machine.witness.locked_in(range(10, 4)).expect("/proc"), 4);
 }
 
-#[test]
 fn submit_no_wait_starts_writing_that_ends_by_itself() {
-    let Some((_folder, machine)) = machine() else { return };
+    let (_folder, machine) = machine();
     let syncs = start(&machine.ram);
     machine.store(range(0, 16), 1);
     assert_eq!(syncs.submit(&[range(0, 16)], Wait::NoWait), [Status::PENDING]);
@@ -83,9 +83,8 @@ fn submit_no_wait_starts_writing_that_ends_by_itself() {
     }
 }
 
-#[test]
 fn submit_from_many_threads_leaves_each_ones_pages_clean() {
-    let Some((_folder, machine)) = machine() else { return };
+    let (_folder, machine) = machine();
     let syncs = start(&machine.ram);
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
@@ -103,7 +102,6 @@ fn submit_from_many_threads_leaves_each_ones_pages_clean() {
     assert_eq!((syncs.stats().requests, syncs.latched()), (200, None));
 }
 
-#[test]
 fn service_without_durability_answers_unsupported() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = RamFile::create(&folder.path().join("guest.ram"), RAM_BYTES, Durability::None).expect("a RAM file");
@@ -119,9 +117,8 @@ fn service_without_durability_answers_unsupported() {
     machine.witness.bytes(RAM_PAGES).expect_err("one past the last page");
 }
 
-#[test]
 fn ram_synced_and_closed_is_there_when_opened_again() {
-    let Some(folder) = durable_folder() else { return };
+    let folder = durable_folder();
     let path = folder.path().join("guest.ram");
     let machine = Machine::new(RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file"), MAP_ENTRIES);
     machine.ram.set_state(RamState::Open).expect("recorded");
@@ -135,4 +132,32 @@ fn ram_synced_and_closed_is_there_when_opened_again() {
     assert_eq!(ram.previous_end(), PreviousEnd::Clean);
     let machine = Machine::new(ram, MAP_ENTRIES);
     assert_eq!([999, 1000, 1023].map(|page| machine.witness.bytes(page).expect("a page")[0]), [0, 0x5a, 0x5a]);
+}
+
+fn main() -> ExitCode {
+    let durable = lacks_durable_folder;
+    suite::run([
+        ("submit_makes_exactly_the_asked_pages_clean", durable(), submit_makes_exactly_the_asked_pages_clean),
+        (
+            "submit_of_wired_pages_makes_them_clean_and_keeps_them_locked",
+            durable(),
+            submit_of_wired_pages_makes_them_clean_and_keeps_them_locked,
+        ),
+        (
+            "submit_no_wait_starts_writing_that_ends_by_itself",
+            durable(),
+            submit_no_wait_starts_writing_that_ends_by_itself,
+        ),
+        (
+            "submit_from_many_threads_leaves_each_ones_pages_clean",
+            durable(),
+            submit_from_many_threads_leaves_each_ones_pages_clean,
+        ),
+        ("service_without_durability_answers_unsupported", None, service_without_durability_answers_unsupported),
+        (
+            "ram_synced_and_closed_is_there_when_opened_again",
+            durable(),
+            ram_synced_and_closed_is_there_when_opened_again,
+        ),
+    ])
 }
