@@ -2,6 +2,7 @@
 //! what they need.
 
 pub mod binary;
+pub mod examples;
 pub mod image;
 pub mod needs;
 pub mod suite;

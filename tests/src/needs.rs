@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use wirevm_devices::pin::LockBudget;
+use wirevm_devices::pin::{LockBudget, map_entry_budget};
 use wirevm_devices::ramfile::durable_file_system;
 
 /// Something that a host may lack.
@@ -19,6 +19,8 @@ pub enum Need {
     Tmpfs,
     /// The right to lock 64 MiB of memory.
     Lock64MiB,
+    /// A limit on map entries (`vm.max_map_count`) that a test can reach.
+    SmallMapLimit,
     /// The right to mount, in a mount namespace of its own.
     Mounts,
 }
@@ -37,6 +39,10 @@ impl Need {
             Self::Durable => durable_file_system(&scratch()).err().map(|error| error.to_string()),
             Self::Lock64MiB => match LockBudget::of_this_process() {
                 Ok(budget) => (!budget.allows(64 << 20)).then(|| "may not lock 64 MiB".to_owned()),
+                Err(error) => Some(error.to_string()),
+            },
+            Self::SmallMapLimit => match map_entry_budget() {
+                Ok(budget) => (budget > 1 << 16).then(|| format!("vm.max_map_count leaves {budget} map entries")),
                 Err(error) => Some(error.to_string()),
             },
             Self::Tmpfs => {

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         .each(&[], rows(configuration::REFUSED), refused)
         .each(&kvm, rows(configuration::REFUSED_WITH_KVM), refused)
         .each(&kvm, rows(configuration::ACCEPTED), accepted)
+        .each(&[], rows(configuration::ACCEPTED_WITHOUT_KVM), accepted)
         .each(&[], rows(script::REFUSED), refused)
         .each(&kvm, rows(script::ACCEPTED), accepted)
         .each(&kvm, rows(image::REFUSED), refused)

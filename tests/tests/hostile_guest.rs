@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
 use wirevm_abi::{Status, VERSION, op};
+use wirevm_devices::pin::map_entry_budget;
 use wirevm_devices::ramfile::RamFile;
+use wirevm_devices::view::View;
 use wirevm_tests::image::{CallAnswer, answers, call_page, caller};
 use wirevm_tests::{Case, Need, Suite};
 use wirevm_vmm::{Machine, MachineConfig, Outcome, StorageErrorPolicy};
@@ -34,9 +36,20 @@ impl Write for Console {
 
 /// Runs a guest that makes those calls; returns its answers, how it ended, and the pages that are still locked then.
 fn calls(pages: &[CallPage]) -> (Vec<CallAnswer>, Outcome, u64) {
+    calls_with(RAM_BYTES, QUOTA, pages, |_| ())
+}
+
+/// As [`calls`], with that RAM and quota; `look` sees the machine before it goes.
+fn calls_with(
+    ram_bytes: u64,
+    quota_pages: u64,
+    pages: &[CallPage],
+    look: impl FnOnce(&Machine),
+) -> (Vec<CallAnswer>, Outcome, u64) {
     let console = Console::default();
     let config = MachineConfig {
-        wire_quota_pages: QUOTA,
+        wire_quota_pages: quota_pages,
+        lock_faults: None,
         time_limit: Some(Duration::from_secs(60)),
         on_storage_error: StorageErrorPolicy::Stop,
         guest_log_level: 0,
@@ -45,11 +58,12 @@ fn calls(pages: &[CallPage]) -> (Vec<CallAnswer>, Outcome, u64) {
         single_step: false,
         interrupted: None,
     };
-    let ram = RamFile::memfd(RAM_BYTES).expect("a memfd");
+    let ram = RamFile::memfd(ram_bytes).expect("a memfd");
     let machine = Machine::start(config, ram, &caller(pages)).expect("a machine");
     drop(machine.wait());
     let locked = machine.witness().locked_pages().expect("the witness");
     assert_eq!(locked, machine.pins().stats().wired_pages, "the ledger and the kernel disagree");
+    look(&machine);
     let outcome = machine.finish().expect("an outcome");
     let written = console.0.lock().expect("lock").clone();
     (answers(&written), outcome, locked)
@@ -173,6 +187,42 @@ const CASES: &[Case] = &[
         assert_eq!(statuses, [ok, ok, invalid, ok, invalid]);
         assert_eq!(locked, 8);
     }),
+    // Each run that is locked alone costs the process two map entries, and Linux has 65,530 unless told otherwise.
+    (
+        "wires_scattered_past_the_hosts_map_limit_are_a_shortage_and_the_host_goes_on",
+        &[Need::Kvm, Need::Lock64MiB, Need::SmallMapLimit],
+        || {
+            let budget = map_entry_budget().expect("/proc is readable");
+            let runs = budget / 2 + 2 * MAX_ENTRIES as u64;
+            let first = 2048;
+            let wires = |op: u16| {
+                let entry = move |run| CallEntry::new(op, 0, [first + 2 * run, 1, 0]);
+                (0..runs).map(entry).collect::<Vec<_>>()
+            };
+            let mut pages = vec![hello()];
+            pages.extend(wires(op::WIRE).chunks(MAX_ENTRIES).map(call_page));
+            let refused = pages.len() - 1;
+            // What was wired last is unwired and wired again, in the middle of all others.
+            let again = |op: u16| call_page(&[CallEntry::new(op, 0, [first + 1000, 1, 0])]);
+            pages.extend([again(op::UNWIRE), again(op::WIRE), again(op::UNWIRE)]);
+            let (answers, _, locked) =
+                calls_with(((first + 2 * runs) * 4096).next_multiple_of(2 << 20), 1 << 20, &pages, |machine| {
+                    let stats = machine.pins().stats();
+                    assert!(stats.locked_runs * 2 > budget - 1024, "{stats:?}, the budget is {budget}");
+                    assert_eq!(stats.deferred_pages, 0);
+                    // The process itself still has room: for maps, and for threads with their stacks.
+                    let maps: Vec<_> = (0..100).map(|_| RamFile::memfd(1 << 21).expect("a memfd")).collect();
+                    let views: Vec<_> = maps.iter().map(|ram| View::new(ram).expect("a map")).collect();
+                    assert_eq!(std::thread::spawn(|| vec![1_u8; 64 << 20].len()).join().expect("a thread"), 64 << 20);
+                    drop(views);
+                });
+            assert_eq!(answers[1].entries[0].status(), Status::OK);
+            assert_eq!(answers[refused].entries[0].status(), Status::RESOURCE_SHORTAGE, "not the quota");
+            let after: Vec<Status> = answers[refused + 1..].iter().map(|answer| answer.entries[0].status()).collect();
+            assert_eq!(after, [Status::OK; 3]);
+            assert!(locked > budget / 2 - 1024 && locked < runs, "{locked} pages are locked");
+        },
+    ),
     ("what_a_guest_leaves_wired_is_released_with_it", &[Need::Kvm], || {
         let before = locked_by_this_process();
         let (_, _, locked) = calls(&[hello(), one(CallEntry::new(op::WIRE, 0, [PAGE, QUOTA, 0]))]);

@@ -1,36 +1,17 @@
 //! The example scripts on a real guest, each with durable RAM and without, and the commands around them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use wirevm_abi::call::CallEntry;
 use wirevm_abi::{VERSION, op};
+use wirevm_tests::examples::{name, scripts};
 use wirevm_tests::image::{call_page, caller};
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Need, Suite, Wirevm};
 
-fn scripts() -> Vec<PathBuf> {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/scripts"));
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in folder.read_dir().expect("the folder of scripts") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "wvm") {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    assert!(found.len() >= 8, "one example a topic is expected, found {found:?}");
-    found
-}
-
 fn each(mode: &'static str) -> Vec<(String, (PathBuf, &'static str))> {
-    let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
     scripts().into_iter().map(|path| (format!("{}_on_{mode}_ram", name(&path)), (path, mode))).collect()
 }
 

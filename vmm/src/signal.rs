@@ -28,6 +28,12 @@ extern "C" fn on_interrupt(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     }
 }
 
+/// Tells whether the user has asked to end since [`install`].
+#[must_use]
+pub fn is_interrupted() -> bool {
+    INTERRUPTS.load(Ordering::Acquire) > 0
+}
+
 extern "C" fn on_bus_error(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     last_words::say_and_exit(
         "wirevm: error: the memory behind guest RAM is gone (SIGBUS): the RAM file was cut short or its storage failed\n",

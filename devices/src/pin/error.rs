@@ -3,6 +3,7 @@
 use wirevm_abi::{RamRange, Status};
 
 use super::ledger::LedgerError;
+use super::limit::Refusal;
 use super::method::PinMethodError;
 
 /// Error of wiring or unwiring. Nothing has changed, whichever it is.
@@ -62,10 +63,9 @@ impl PinError {
     pub const fn status(&self) -> Status {
         match self {
             Self::Quota { .. } => Status::QUOTA,
-            Self::HostMapFragmentation { .. } | Self::Shortage { .. } | Self::Count(LedgerError::Saturated { .. }) => {
-                Status::RESOURCE_SHORTAGE
-            }
-            Self::Fault { .. } => Status::IO_ERROR,
+            Self::HostMapFragmentation { .. } | Self::Count(LedgerError::Saturated { .. }) => Status::RESOURCE_SHORTAGE,
+            Self::Shortage { .. } => Refusal::Shortage.status(),
+            Self::Fault { .. } => Refusal::Fault.status(),
             Self::Count(LedgerError::NotWired { .. }) => Status::INVALID_ARGUMENT,
             Self::Outside { .. } => Status::INVALID_ADDRESS,
         }

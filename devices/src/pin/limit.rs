@@ -4,6 +4,7 @@ use std::io;
 
 use procfs::ProcError;
 use procfs::process::{LimitValue, Process};
+use wirevm_abi::Status;
 
 use crate::page_run::PageRun;
 
@@ -81,6 +82,20 @@ pub(super) fn refusal(source: &io::Error) -> Refusal {
     match source.raw_os_error() {
         Some(libc::ENOMEM | libc::EPERM | libc::EAGAIN) => Refusal::Shortage,
         _ => Refusal::Fault,
+    }
+}
+
+/// Returns what a guest is told where a lock fails with that error.
+pub fn lock_error_status(error: &io::Error) -> Status {
+    refusal(error).status()
+}
+
+impl Refusal {
+    pub(super) const fn status(self) -> Status {
+        match self {
+            Self::Shortage => Status::RESOURCE_SHORTAGE,
+            Self::Fault => Status::IO_ERROR,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! and undoes a call that fails midway.
 
 mod error;
+mod faults;
 mod ledger;
 mod limit;
 mod method;
@@ -17,7 +18,8 @@ mod service;
 mod test;
 
 pub use self::error::PinError;
+pub use self::faults::{FaultyMethod, LockFaults};
 pub use self::ledger::{Ledger, LedgerError, MAX_WIRE_COUNT};
-pub use self::limit::{LimitError, LockBudget, map_entry_budget};
+pub use self::limit::{LimitError, LockBudget, lock_error_status, map_entry_budget};
 pub use self::method::{PinMethod, PinMethodError, RunsMethod};
 pub use self::service::{PinConfig, PinService, PinStats};

@@ -1,5 +1,6 @@
 //! The pin service: admission, locking, undoing, and what can't be unlocked yet.
 
+use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wirevm_abi::RamRange;
@@ -151,7 +152,7 @@ impl PinService {
             && error.status() != wirevm_abi::Status::QUOTA
             && let Some(number) = self.refusals.count()
         {
-            log::warn!("wire refused ({number} times so far): {error}");
+            log::warn!("wire refused ({number} times so far): {}", with_sources(error));
         }
         result
     }
@@ -369,6 +370,17 @@ fn count_all(
         }
     }
     Ok(PageRun::join(edges))
+}
+
+/// Joins an error and what is behind it: what was tried, and why it failed.
+fn with_sources(error: &PinError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
 }
 
 fn sort_error(run: PageRun, locked_pages: u64, source: PinMethodError) -> PinError {

@@ -1,17 +1,47 @@
 //! What the host asks.
 
-use alloc::vec::Vec;
+mod words;
 
-use wirevm_map::Prot;
+#[cfg(test)]
+mod test;
 
-use crate::codec::{Malformed, Reader, put_bytes};
+use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
+
 use crate::pattern::Pattern;
 
 /// Most bytes that one [`Command::Read`] returns.
 pub const MAX_READ_BYTES: u64 = 4096;
 
-/// An operation on the guest's task. Addresses and sizes are in bytes; flags carry the numbers of the
+/// Most pages of a memory object, and highest number of a page of one.
+pub const MAX_OBJECT_PAGES: u64 = 1 << 40;
+
+/// The task that every guest starts with.
+pub const MAIN_TASK: u64 = 0;
+
+/// A command, the task that it is about, and the thread that carries it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The task: [`MAIN_TASK`], or one that a `Number` named. Commands that are about no task ignore it.
+    pub task: u64,
+    /// 0 carries the command out before anything else is taken; any other number, not in use, starts a thread of that
+    /// number with it, which is answered by `Started`.
+    pub thread: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+impl Request {
+    /// Returns the request for a command of a task that is carried out at once.
+    #[must_use]
+    pub const fn new(task: u64, command: Command) -> Self {
+        Self { task, thread: 0, command }
+    }
+}
+
+/// An operation on a guest's task. Addresses and sizes are in bytes; flags carry the numbers of the
 /// operation's own flag type, unknown bits included, because how those are answered is the map's business.
+///
+/// Any operation that waits for something which nobody is about to do is answered by `Blocked`, and goes on when it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Allocates zero-filled memory: anywhere, or at `address`. Answered by `Address`.
@@ -106,7 +136,220 @@ pub enum Command {
         /// End.
         end: u64,
     },
-    /// Checks every invariant of the VM system. Answered by `Done`, or by `Violation` with the reason.
+    /// Lists the entries that meet a range, each as a row of its own and with all of its pages. Answered by `Layout`.
+    Entries {
+        /// Start.
+        start: u64,
+        /// End.
+        end: u64,
+    },
+    /// Counts the resident pages of a range. Answered by `Number`.
+    Residents {
+        /// Start.
+        start: u64,
+        /// End.
+        end: u64,
+    },
+    /// Lists the wire counts of a range's resident pages. Answered by `Layout`.
+    PageWires {
+        /// Start.
+        start: u64,
+        /// End.
+        end: u64,
+    },
+    /// Returns how many pages are charged against the limit on user wiring, over all tasks. Answered by `Number`.
+    WireTotal,
+    /// Lists the frames of all wired pages, whichever task wired them. Answered by `Frames`, whose rows name frames twice: no
+    /// one virtual page stands for a frame.
+    WiredFrames {
+        /// First frame, in pages from the start of RAM.
+        start: u64,
+        /// One past the last frame.
+        end: u64,
+    },
+    /// Makes a task with an empty map. Answered by `Number`, the task, or `Done`.
+    NewTask,
+    /// Ends the task: its map is destroyed, system wirings included. Not for [`MAIN_TASK`]. Answered by `Done`.
+    EndTask,
+    /// Makes a task that is a copy of the task, as inheritance says. Answered by `Number`, the new task, or `Done`.
+    Fork,
+    /// Tells whether a thread has ended. Answered by `Ended` or `Blocked`.
+    Poll {
+        /// The thread.
+        thread: u64,
+    },
+    /// Takes a thread's result, whose number is free afterwards. Answered by what the thread's command is answered by, or
+    /// by `Blocked` while the thread has not ended.
+    Join {
+        /// The thread.
+        thread: u64,
+    },
+    /// As [`Command::Allocate`], made of 2 MiB pages.
+    AllocateLarge {
+        /// Where; `None` lets the map choose.
+        address: Option<u64>,
+        /// How much.
+        size: u64,
+    },
+    /// Allocates a range that nothing may access. Answered by `Address` or `Done`.
+    Guard {
+        /// Where; `None` lets the map choose.
+        address: Option<u64>,
+        /// How much.
+        size: u64,
+    },
+    /// Reserves a stack, which grows downwards from its end. Answered by `Address` or `Done`.
+    Stack {
+        /// Where; `None` lets the map choose.
+        address: Option<u64>,
+        /// How much is reserved.
+        size: u64,
+        /// How much of it is mapped from the start.
+        initial: u64,
+    },
+    /// Maps pages of a memory object. Answered by `Address` or `Done`.
+    MapObject {
+        /// Where; `None` lets the map choose.
+        address: Option<u64>,
+        /// The object.
+        object: u64,
+        /// First page of the object.
+        first_page: u64,
+        /// One past the last page of the object.
+        end_page: u64,
+        /// Whether writes reach the object.
+        mode: MapMode,
+        /// The protection.
+        prot: Prot,
+    },
+    /// Says what a fork gives of a range. Answered by `Done`.
+    Inherit {
+        /// Start.
+        address: u64,
+        /// Length.
+        size: u64,
+        /// What.
+        inheritance: Inheritance,
+    },
+    /// `madvise`. Answered by `Done`.
+    Advise {
+        /// Start.
+        address: u64,
+        /// Length.
+        size: u64,
+        /// What about the range.
+        advice: Advice,
+    },
+    /// `mlock`. Answered by `Done` or `Errno`.
+    Mlock {
+        /// Start.
+        address: u64,
+        /// Length.
+        size: u64,
+    },
+    /// `munlock`. Answered by `Done` or `Errno`.
+    Munlock {
+        /// Start.
+        address: u64,
+        /// Length.
+        size: u64,
+    },
+    /// `mlockall`. Answered by `Done` or `Errno`.
+    Mlockall {
+        /// `LockAllFlags` bits.
+        flags: u64,
+    },
+    /// `munlockall`. Answered by `Done` or `Errno`.
+    Munlockall,
+    /// `mincore`: 0 for an absent page, 1 for a resident one, 3 for a modified one. Answered by `Layout` or `Errno`.
+    Mincore {
+        /// Start.
+        address: u64,
+        /// Length.
+        size: u64,
+    },
+    /// `vslock`: the kernel holds a range. Answered by `Done` or `Errno`.
+    Vslock {
+        /// Start.
+        address: u64,
+        /// Length.
+        size: u64,
+    },
+    /// `vsunlock`. Answered by `Done` or `Errno`.
+    Vsunlock {
+        /// Start.
+        address: u64,
+        /// Length.
+        size: u64,
+    },
+    /// Gives the task's heap segment that size. Answered by `Address`, its start, or `Errno`.
+    Brk {
+        /// How much.
+        size: u64,
+    },
+    /// Sets a limit. Answered by `Done`.
+    Limit(Limit),
+    /// Makes a memory object. Answered by `Number`, the object.
+    NewObject {
+        /// What its pages hold.
+        kind: ObjectKind,
+        /// How many pages.
+        pages: u64,
+    },
+    /// Gives the reference to an object back; mappings keep it. Answered by `Done`.
+    DropObject {
+        /// The object.
+        object: u64,
+    },
+    /// Lets the object's pager keep a page back until it is released. Answered by `Done`.
+    Gate {
+        /// The object.
+        object: u64,
+        /// The page.
+        page: u64,
+    },
+    /// Lets the object's pager supply a page again that was kept back. Answered by `Done`.
+    Release {
+        /// The object.
+        object: u64,
+        /// The page.
+        page: u64,
+    },
+    /// Lets the object's pager fail at a page. Answered by `Done`.
+    Fail {
+        /// The object.
+        object: u64,
+        /// The page.
+        page: u64,
+        /// How.
+        fault: PagerFault,
+    },
+    /// Lets the object's pager succeed at a page again. Answered by `Done`.
+    Heal {
+        /// The object.
+        object: u64,
+        /// The page.
+        page: u64,
+    },
+    /// Ends the object's pager. Answered by `Done`.
+    Kill {
+        /// The object.
+        object: u64,
+    },
+    /// Gives an object another size. Answered by `Done`.
+    Truncate {
+        /// The object.
+        object: u64,
+        /// How many pages it has from now on.
+        pages: u64,
+    },
+    /// Checks that nothing is under way: no entry is in transition, nobody waits, no thread is left; and every invariant
+    /// as [`Command::Check`] does. Answered by `Done`, or by `Violation` with the reason.
+    Quiesce,
+    /// Ends every task but [`MAIN_TASK`], which is emptied, gives all objects back, forgets threads that have ended, sets
+    /// all limits back, and answers as [`Command::Quiesce`].
+    Reset,
+    /// Checks every invariant of the VM system, over all tasks. Answered by `Done`, or by `Violation` with the reason.
     Check,
     /// Ends the guest with that exit code. Not answered: the machine stops.
     Exit {
@@ -115,6 +358,38 @@ pub enum Command {
     },
     /// Ends the guest the hard way, to see what its host makes of it. Not answered.
     Crash(Crash),
+}
+
+/// What a memory object's pages hold before anybody writes to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// Zeros.
+    Anonymous,
+    /// A file: page i is filled with the byte 0x10 + i, modulo 256.
+    File {
+        /// Pages that the pager supplies at once, at least 1.
+        readahead: u64,
+    },
+}
+
+/// A limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Most pages that the task may have user-wired by locking calls.
+    Memlock {
+        /// How many.
+        pages: u64,
+    },
+    /// Whether the task may lock at all.
+    Privilege {
+        /// It may.
+        may_lock: bool,
+    },
+    /// Most pages that all tasks together may have user-wired.
+    Global {
+        /// How many.
+        pages: u64,
+    },
 }
 
 /// Ways for a guest to end that no guest wants.
@@ -149,171 +424,5 @@ impl Crash {
             Self::TripleFault => "triplefault",
             Self::Hang => "hang",
         }
-    }
-}
-
-impl Command {
-    /// Appends the command's words.
-    pub fn encode(&self, words: &mut Vec<u64>) {
-        match *self {
-            Self::Allocate { address, size } => {
-                words.extend([1, u64::from(address.is_some()), address.unwrap_or(0), size]);
-            }
-            Self::Deallocate { address, size } => words.extend([2, address, size]),
-            Self::Protect { address, size, set_maximum, prot } => {
-                words.extend([3, address, size, u64::from(set_maximum), prot.bits()]);
-            }
-            Self::Write { address, size, pattern } => {
-                words.extend([4, address, size]);
-                put_bytes(words, pattern.bytes());
-            }
-            Self::Expect { address, size, pattern } => {
-                words.extend([5, address, size]);
-                put_bytes(words, pattern.bytes());
-            }
-            Self::Read { address, size } => words.extend([6, address, size]),
-            Self::Wire { start, end, flags } => words.extend([7, start, end, flags]),
-            Self::Unwire { start, end, flags } => words.extend([8, start, end, flags]),
-            Self::Sync { address, size, flags } => words.extend([9, address, size, flags]),
-            Self::Layout { start, end } => words.extend([10, start, end]),
-            Self::Frames { start, end } => words.extend([11, start, end]),
-            Self::Check => words.push(12),
-            Self::Exit { code } => words.extend([13, u64::from(code)]),
-            Self::Crash(crash) => words.extend([14, crash as u64]),
-        }
-    }
-
-    /// Decodes a command from all of `words`.
-    ///
-    /// # Errors
-    /// [`Malformed`] for an unknown number, too few or too many words, or a value out of its range.
-    pub fn decode(words: &[u64]) -> Result<Self, Malformed> {
-        let mut from = Reader::new(words);
-        let command = match from.word()? {
-            1 => {
-                let [placed, address, size] = from.words()?;
-                let address = match placed {
-                    0 => None,
-                    1 => Some(address),
-                    _ => return Err(Malformed),
-                };
-                Self::Allocate { address, size }
-            }
-            2 => {
-                let [address, size] = from.words()?;
-                Self::Deallocate { address, size }
-            }
-            3 => {
-                let [address, size, maximum, prot] = from.words()?;
-                let prot = Prot::from_bits(prot).ok_or(Malformed)?;
-                Self::Protect { address, size, set_maximum: flag(maximum)?, prot }
-            }
-            4 => {
-                let [address, size] = from.words()?;
-                Self::Write { address, size, pattern: from.pattern()? }
-            }
-            5 => {
-                let [address, size] = from.words()?;
-                Self::Expect { address, size, pattern: from.pattern()? }
-            }
-            6 => {
-                let [address, size] = from.words()?;
-                Self::Read { address, size }
-            }
-            7 => {
-                let [start, end, flags] = from.words()?;
-                Self::Wire { start, end, flags }
-            }
-            8 => {
-                let [start, end, flags] = from.words()?;
-                Self::Unwire { start, end, flags }
-            }
-            9 => {
-                let [address, size, flags] = from.words()?;
-                Self::Sync { address, size, flags }
-            }
-            10 => {
-                let [start, end] = from.words()?;
-                Self::Layout { start, end }
-            }
-            11 => {
-                let [start, end] = from.words()?;
-                Self::Frames { start, end }
-            }
-            12 => Self::Check,
-            13 => Self::Exit { code: u8::try_from(from.word()?).map_err(|_| Malformed)? },
-            14 => {
-                let number = usize::try_from(from.word()?).map_err(|_| Malformed)?;
-                Self::Crash(*Crash::ALL.get(number).ok_or(Malformed)?)
-            }
-            _ => return Err(Malformed),
-        };
-        from.end(command)
-    }
-}
-
-const fn flag(word: u64) -> Result<bool, Malformed> {
-    match word {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(Malformed),
-    }
-}
-
-#[cfg(test)]
-mod test {
-    use super::{Command, Crash};
-    use crate::codec::Malformed;
-    use crate::pattern::Pattern;
-    use alloc::vec::Vec;
-    use wirevm_map::Prot;
-
-    fn all() -> [Command; 17] {
-        let pattern = Pattern::new(b"nine byte").expect("nine bytes");
-        [
-            Command::Allocate { address: None, size: 4096 },
-            Command::Allocate { address: Some(0x1000), size: u64::MAX },
-            Command::Deallocate { address: 1, size: 2 },
-            Command::Protect { address: 1, size: 2, set_maximum: false, prot: Prot::READ },
-            Command::Protect { address: 1, size: 2, set_maximum: true, prot: Prot::ALL },
-            Command::Write { address: 1, size: 2, pattern },
-            Command::Expect { address: 1, size: 2, pattern: Pattern::byte(7) },
-            Command::Read { address: 1, size: 2 },
-            Command::Wire { start: 1, end: 2, flags: u64::MAX },
-            Command::Unwire { start: 1, end: 2, flags: 3 },
-            Command::Sync { address: 1, size: 2, flags: 3 },
-            Command::Layout { start: 1, end: 2 },
-            Command::Frames { start: 1, end: 2 },
-            Command::Check,
-            Command::Exit { code: 255 },
-            Command::Crash(Crash::Panic),
-            Command::Crash(Crash::Hang),
-        ]
-    }
-
-    #[test]
-    fn every_command_round_trips_and_no_cut_or_longer_one_decodes() {
-        for command in all() {
-            let mut words = Vec::new();
-            command.encode(&mut words);
-            assert_eq!(Command::decode(&words), Ok(command));
-            for cut in 0..words.len() {
-                assert_eq!(Command::decode(&words[..cut]), Err(Malformed), "{command:?} cut at {cut}");
-            }
-            words.push(0);
-            assert_eq!(Command::decode(&words), Err(Malformed), "{command:?} and a word more");
-        }
-    }
-
-    #[test]
-    fn values_out_of_range_are_malformed() {
-        assert_eq!(Command::decode(&[0]), Err(Malformed));
-        assert_eq!(Command::decode(&[15]), Err(Malformed));
-        assert_eq!(Command::decode(&[14, 4]), Err(Malformed));
-        assert_eq!(Command::decode(&[1, 2, 0, 0]), Err(Malformed));
-        assert_eq!(Command::decode(&[3, 0, 0, 0, 8]), Err(Malformed));
-        assert_eq!(Command::decode(&[4, 0, 0, u64::MAX]), Err(Malformed));
-        assert_eq!(Command::decode(&[4, 0, 0, 0]), Err(Malformed));
-        assert_eq!(Command::decode(&[13, 256]), Err(Malformed));
     }
 }

@@ -1,8 +1,9 @@
 //! The agent: one door through which scripts, tests and benchmarks drive a guest.
 //!
-//! The host sends [`Command`]s, the guest starts each as a task of its own and answers with a [`Reply`] that
-//! carries the command's id, so commands can overlap. Both travel as messages of `u64` words, whose first word
-//! is the id; this crate turns them into words and back. The [`Agent`] carries commands out over the map.
+//! The host sends [`Request`]s, each a [`Command`] for a task; the guest answers each with a [`Reply`]. Both travel as
+//! messages of `u64` words, whose first word is an id that the answer repeats; this crate turns them into words and
+//! back. The [`Agent`] carries requests out over the tasks' maps. A request may start a thread, which goes on beside
+//! those that follow; the agent runs its threads itself, always in the same order.
 //!
 //! Neither side trusts the other's words: what doesn't decode is answered, or reported, as malformed.
 #![no_std]
@@ -10,16 +11,20 @@
 
 extern crate alloc;
 
+mod access;
+mod agent;
 mod codec;
 mod command;
-mod dispatch;
-mod memory;
+mod lists;
+mod operate;
 mod pattern;
+mod platform;
 mod reply;
+mod threads;
 
+pub use agent::{Agent, Answer};
 pub use codec::Malformed;
-pub use command::{Command, Crash, MAX_READ_BYTES};
-pub use dispatch::{Agent, Answer};
-pub use memory::{AccessFault, TaskMemory};
+pub use command::{Command, Crash, Limit, MAIN_TASK, MAX_OBJECT_PAGES, MAX_READ_BYTES, ObjectKind, Request};
 pub use pattern::{EmptyPattern, Pattern};
+pub use platform::{AccessFault, Platform};
 pub use reply::{FrameRow, LayoutRow, Reply};

@@ -3,16 +3,16 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use wirevm_map::{FrameRun, KernReturn, PageRange};
+use wirevm_map::{Errno, FrameRun, KernReturn, PageRange};
 
 use crate::codec::{Malformed, Reader, put_bytes};
 
-/// Neighbouring entries with the same wired count and user bit.
+/// Neighbouring pages with the same count: of an entry's or of a page's wirings, or what `mincore` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayoutRow {
     /// Virtual pages.
     pub pages: PageRange,
-    /// Wired count of the entries.
+    /// The count.
     pub wired_count: u64,
     /// Whether the user wiring is among them.
     pub user_wired: bool,
@@ -51,8 +51,19 @@ pub enum Reply {
     Frames(Vec<FrameRow>),
     /// An invariant of the VM system is broken.
     Violation(String),
-    /// The command did not decode, or asks for more than an answer can hold.
+    /// The command did not decode, names a task, a thread or an object that is not there, or asks for more than an answer
+    /// can hold.
     Malformed,
+    /// A thread was started; all threads have run until they ended or could not go on.
+    Started,
+    /// The operation waits for something that nobody is about to do. It goes on when it can.
+    Blocked,
+    /// The thread has ended.
+    Ended,
+    /// A count, or the number of what was made.
+    Number(u64),
+    /// How a POSIX-shaped operation failed.
+    Errno(Errno),
 }
 
 impl Reply {
@@ -85,6 +96,11 @@ impl Reply {
                 put_bytes(words, text.as_bytes());
             }
             Self::Malformed => words.push(8),
+            Self::Started => words.push(9),
+            Self::Blocked => words.push(10),
+            Self::Ended => words.push(11),
+            Self::Number(number) => words.extend([12, *number]),
+            Self::Errno(errno) => words.extend([13, u64::from(errno.code())]),
         }
     }
 
@@ -116,6 +132,14 @@ impl Reply {
             })?),
             7 => Self::Violation(String::from_utf8(from.bytes()?).map_err(|_| Malformed)?),
             8 => Self::Malformed,
+            9 => Self::Started,
+            10 => Self::Blocked,
+            11 => Self::Ended,
+            12 => Self::Number(from.word()?),
+            13 => {
+                let errno = u32::try_from(from.word()?).ok().and_then(Errno::from_code);
+                Self::Errno(errno.ok_or(Malformed)?)
+            }
             _ => return Err(Malformed),
         };
         from.end(reply)
@@ -148,7 +172,7 @@ mod test {
     use crate::codec::Malformed;
     use alloc::vec;
     use alloc::vec::Vec;
-    use wirevm_map::{FrameRun, KernReturn, PageRange};
+    use wirevm_map::{Errno, FrameRun, KernReturn, PageRange};
 
     #[test]
     fn every_reply_round_trips_and_no_cut_or_longer_one_decodes() {
@@ -168,6 +192,11 @@ mod test {
             ]),
             Reply::Violation("N1 is broken".into()),
             Reply::Malformed,
+            Reply::Started,
+            Reply::Blocked,
+            Reply::Ended,
+            Reply::Number(u64::MAX),
+            Reply::Errno(Errno::NoMem),
         ];
         for reply in replies {
             let mut words = Vec::new();
@@ -192,5 +221,8 @@ mod test {
         assert_eq!(Reply::decode(&[5, 2, 2, 4, 0, 3, 5, 0]), Err(Malformed));
         assert_eq!(Reply::decode(&[6, 1, 0, 2, u64::MAX - 1]), Err(Malformed));
         assert_eq!(Reply::decode(&[7, 1, 0xff]), Err(Malformed));
+        assert_eq!(Reply::decode(&[13, 2]), Err(Malformed));
+        assert_eq!(Reply::decode(&[13, 1 << 32]), Err(Malformed));
+        assert_eq!(Reply::decode(&[14]), Err(Malformed));
     }
 }

@@ -5,7 +5,7 @@ use core::fmt;
 use spin::Mutex;
 use wirevm_map::{FrameAllocator, FrameRun, Frames, FreshFrames, OutOfFrames};
 
-use crate::mem::zero_frames;
+use crate::mem::{copy_frame, fill_frame, zero_frames};
 
 /// The number of one page of RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,5 +44,13 @@ impl Frames for &'static KernelFrames {
     fn free(&self, run: FrameRun) {
         // Whatever was in the frames is still there.
         self.0.lock().free(run, false);
+    }
+
+    fn copy(&self, from: u64, to: u64) {
+        copy_frame(from, to);
+    }
+
+    fn fill(&self, frame: u64, byte: u8) {
+        fill_frame(frame, byte);
     }
 }

@@ -35,6 +35,8 @@ mod hypercall;
 #[cfg(guest_image)]
 mod mem;
 #[cfg(guest_image)]
+mod platform;
+#[cfg(guest_image)]
 mod pmap;
 #[cfg(guest_image)]
 mod report;
@@ -42,8 +44,6 @@ mod report;
 mod ring;
 #[cfg(guest_image)]
 mod service;
-#[cfg(guest_image)]
-mod task_memory;
 
 #[cfg(not(guest_image))]
 fn main() {

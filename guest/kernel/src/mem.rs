@@ -3,6 +3,7 @@
 // UNSAFETY: the direct map makes every RAM page addressable; the functions below hand out only pages that the
 // loader reserved for the purpose (shared words) or that the frame allocator gave to nobody else.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::Mutex;
@@ -10,6 +11,10 @@ use talc::TalcLock;
 use talc::source::Manual;
 use wirevm_abi::boot::DIRECT_BASE;
 use wirevm_abi::{PAGE_SIZE, RAM_BASE};
+
+/// Bytes in a page, as a length.
+#[expect(clippy::cast_possible_truncation, reason = "4096 fits any length")]
+const PAGE_BYTES: usize = PAGE_SIZE as usize;
 
 /// Returns the address in the direct map of the start of a RAM page.
 pub const fn direct_address(page: u64) -> u64 {
@@ -52,17 +57,62 @@ impl SharedWords {
     }
 }
 
+/// Returns the address in the direct map of an entry of a page table. Nothing is checked for overflow: entries are what
+/// loops go over, frames and the direct map lie within bounds, and an index is cut to the table's size.
+const fn entry_address(frame: u64, index: u64) -> u64 {
+    DIRECT_BASE.wrapping_add(frame.wrapping_mul(PAGE_SIZE)).wrapping_add(index % 512 * 8)
+}
+
 /// Reads an entry of a page table.
 pub fn read_table(frame: u64, index: u64) -> u64 {
     // SAFETY: `frame` is a page table's (the callers walk from a root that the frame allocator or the loader
     // provided), within the direct map and aligned; the processor may write accessed and dirty bits meanwhile.
-    unsafe { core::ptr::read_volatile((direct_address(frame) + index % 512 * 8) as *const u64) }
+    unsafe { core::ptr::read_volatile(entry_address(frame, index) as *const u64) }
 }
 
 /// Writes an entry of a page table.
 pub fn write_table(frame: u64, index: u64, entry: u64) {
     // SAFETY: as for `read_table`; the frame holds nothing but this table.
-    unsafe { core::ptr::write_volatile((direct_address(frame) + index % 512 * 8) as *mut u64, entry) }
+    unsafe { core::ptr::write_volatile(entry_address(frame, index) as *mut u64, entry) }
+}
+
+/// Returns the index and the value of the first entry of a page table that is not zero, among those in `indices`.
+pub fn first_used(frame: u64, indices: Range<u64>) -> Option<(u64, u64)> {
+    unsafe extern "C" {
+        /// See `arch/strings.rs`.
+        fn first_nonzero(words: *const u64, count: usize) -> usize;
+    }
+    let end = indices.end.min(512);
+    let count = usize::try_from(end.checked_sub(indices.start)?).ok()?;
+    // SAFETY: as for `read_table`; the words from the first index to the end lie within the table.
+    let index =
+        indices.start + unsafe { first_nonzero(entry_address(frame, indices.start) as *const u64, count) } as u64;
+    (index < end).then(|| (index, read_table(frame, index)))
+}
+
+/// Fills a part of a page table with mappings of adjacent frames: `entry`, and each next one `step` further. The table must
+/// not be in use.
+pub fn fill_table(frame: u64, indices: Range<u64>, mut entry: u64, step: u64) {
+    let end = indices.end.min(512);
+    let count = usize::try_from(end.saturating_sub(indices.start)).unwrap_or(0);
+    // SAFETY: as for `write_table`; the words lie within the table, which nothing else refers to while it is not in use.
+    let words = unsafe { core::slice::from_raw_parts_mut(entry_address(frame, indices.start) as *mut u64, count) };
+    let mut put = |word: &mut u64| {
+        *word = entry;
+        entry = entry.wrapping_add(step);
+    };
+    // By eights, or the loop itself would cost more than what it does.
+    let (eights, rest) = words.as_chunks_mut::<8>();
+    eights.iter_mut().for_each(|eight| eight.iter_mut().for_each(&mut put));
+    rest.iter_mut().for_each(put);
+}
+
+/// Copies the upper half of one page table's entries to another.
+pub fn copy_upper_half(from: u64, to: u64) {
+    let half = PAGE_BYTES / 2;
+    let [from, to] = [from, to].map(|table| direct_address(table) + PAGE_SIZE / 2);
+    // SAFETY: as for `read_table` and `write_table`; the tables are two, and each is one page.
+    unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, half) }
 }
 
 /// Fills free frames with zero.
@@ -70,6 +120,19 @@ pub fn zero_frames(first: u64, pages: u64) {
     let bytes = usize::try_from(pages * PAGE_SIZE).unwrap_or(0);
     // SAFETY: the frames come from the allocator, so nothing else lives there, and the direct map covers them.
     unsafe { core::ptr::write_bytes(direct_address(first) as *mut u8, 0, bytes) }
+}
+
+/// Stores `byte` all over a frame that is taken.
+pub fn fill_frame(frame: u64, byte: u8) {
+    // SAFETY: the frame is the caller's, who took it from the allocator, and the direct map covers it; it is memory of
+    // tasks, so no Rust object lives there.
+    unsafe { core::ptr::write_bytes(direct_address(frame) as *mut u8, byte, PAGE_BYTES) }
+}
+
+/// Copies one taken frame to another.
+pub fn copy_frame(from: u64, to: u64) {
+    // SAFETY: as for `fill_frame`, for both; copying a frame to itself is a copy all the same.
+    unsafe { core::ptr::copy(direct_address(from) as *const u8, direct_address(to) as *mut u8, PAGE_BYTES) }
 }
 
 #[global_allocator]

@@ -9,7 +9,7 @@ use spin::Mutex;
 use wirevm_abi::boot::BootInfo;
 use wirevm_abi::port::{LIFECYCLE, LIFECYCLE_READY, NOTIFY};
 use wirevm_abi::ring;
-use wirevm_agent::{Agent, Answer, Crash, Reply};
+use wirevm_agent::{Agent, Answer, Crash};
 use wirevm_map::{FrameAllocator, FrameRun, PageRange, Ports, Vm, VmMap};
 
 use crate::arch;
@@ -18,9 +18,9 @@ use crate::executor::{Events, Executor};
 use crate::frames::{Frame, KernelFrames};
 use crate::hypercall::KernelHost;
 use crate::mem::SharedWords;
+use crate::platform::KernelPlatform;
 use crate::pmap::KernelPmap;
 use crate::ring::{Receiver, Sender};
-use crate::task_memory::LoadedTask;
 
 /// Virtual pages of a task: the lower half but its first 64 KiB, where a stray pointer should fault.
 const TASK_PAGES: PageRange = PageRange { start: 16, end: 1 << 35 };
@@ -37,7 +37,7 @@ impl Ports for Machine {
 
 /// Everything that the service's tasks share.
 struct Service {
-    agent: Agent<Machine, LoadedTask>,
+    agent: Agent<Machine, KernelPlatform>,
     replies: Mutex<Sender>,
     executor: Executor,
     events: Events,
@@ -80,9 +80,9 @@ pub fn run(info: &BootInfo, root: Frame, frames: &'static KernelFrames) -> ! {
     };
     info!("{} MiB of RAM, {hello}", info.ram_pages / 256);
     let vm = Vm::new(host, frames, hello.wire_quota);
-    let map = VmMap::new(vm, TASK_PAGES, KernelPmap::new(root, frames));
+    let map = VmMap::new(vm, TASK_PAGES, KernelPmap::at_home(root, frames));
     let service = Arc::new(Service {
-        agent: Agent::new(map, LoadedTask),
+        agent: Agent::new(map, KernelPlatform::new(root, frames)),
         replies: Mutex::new(Sender::new(shared(info.reply_ring, ring::PAGES))),
         executor: Executor::new(),
         events: Events::new(),
@@ -96,11 +96,11 @@ pub fn run(info: &BootInfo, root: Frame, frames: &'static KernelFrames) -> ! {
 }
 
 impl Service {
-    /// Starts a task for each command that comes.
+    /// Carries out the commands as they come. The agent never waits: what can't go on is its own to keep.
     async fn take_commands(self: Arc<Self>, mut commands: Receiver) {
         loop {
             match commands.receive() {
-                Ok(Some(message)) => self.executor.spawn(Arc::clone(&self).carry_out(message)),
+                Ok(Some(message)) => self.carry_out(&message),
                 Ok(None) => self.events.interrupt(self.ring_vector).await,
                 Err(broken) => panic!("command ring: {broken}"),
             }
@@ -108,29 +108,41 @@ impl Service {
     }
 
     /// Carries out one command, whose first word is its id.
-    async fn carry_out(self: Arc<Self>, message: Vec<u64>) {
+    fn carry_out(self: &Arc<Self>, message: &[u64]) {
         let Some((id, words)) = message.split_first() else { return };
-        match self.agent.answer(words).await {
-            Answer::Reply(reply) => self.reply(*id, &reply).await,
-            Answer::Exit { code } => self.agent.map().vm().host().exit(code),
+        match self.agent.answer_now(words) {
+            Answer::Reply(reply) => {
+                let mut words = Vec::with_capacity(8);
+                words.push(*id);
+                reply.encode(&mut words);
+                if !self.send(&words) {
+                    // The host goes on sending commands before it makes room, so they are taken meanwhile.
+                    self.executor.spawn(Arc::clone(self).send_when_there_is_room(words));
+                }
+            }
+            Answer::Exit { code } => self.agent.vm().host().exit(code),
             Answer::Crash(crash) => self.crash(crash),
         }
     }
 
-    async fn reply(&self, id: u64, reply: &Reply) {
-        let mut words = Vec::with_capacity(8);
-        words.push(id);
-        reply.encode(&mut words);
-        loop {
-            let sent = self.replies.lock().send(&words);
-            match sent {
-                Ok(true) => break,
-                // The host rings as it makes room.
-                Ok(false) => self.events.interrupt(self.ring_vector).await,
-                Err(broken) => panic!("reply ring: {broken}"),
+    /// Sends a reply, if there is room.
+    fn send(&self, words: &[u64]) -> bool {
+        match self.replies.lock().send(words) {
+            Ok(sent) => {
+                if sent {
+                    arch::port_out(NOTIFY, 1);
+                }
+                sent
             }
+            Err(broken) => panic!("reply ring: {broken}"),
         }
-        arch::port_out(NOTIFY, 1);
+    }
+
+    async fn send_when_there_is_room(self: Arc<Self>, words: Vec<u64>) {
+        while !self.send(&words) {
+            // The host rings as it makes room.
+            self.events.interrupt(self.ring_vector).await;
+        }
     }
 
     fn crash(&self, crash: Crash) -> ! {
@@ -155,10 +167,13 @@ impl Service {
     fn on_key(&self, key: u8) {
         let map = self.agent.map();
         match key {
-            b'c' => match map.check() {
-                Ok(()) => info!("every invariant of the map holds"),
-                Err(violation) => error!("{violation}"),
-            },
+            b'c' => {
+                let maps = self.agent.maps();
+                let violations = maps.iter().filter_map(|map| map.check().err());
+                if violations.map(|violation| error!("{violation}")).count() == 0 {
+                    info!("every invariant holds in {} task(s)", maps.len());
+                }
+            }
             b'm' => {
                 let bounds = map.bounds();
                 for row in map.layout(bounds.start, bounds.end) {

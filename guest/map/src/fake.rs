@@ -11,7 +11,7 @@ mod ram;
 
 pub use executor::{Deadlock, Executor, Output, block_on, yield_now};
 pub use host::{FakeHost, HostCall};
-pub use machine::{FakeConfig, FakeMachine};
+pub use machine::{FakeConfig, FakeMachine, check_maps, check_quiet_maps};
 pub use pmap::{FakePmap, FaultKind, Translation};
 pub use ram::{FakeFrames, FakeRam};
 

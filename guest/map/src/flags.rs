@@ -2,6 +2,38 @@
 
 use core::ops::BitOr;
 
+/// What all flag words can do.
+macro_rules! flag_word {
+    ($Flags:ident) => {
+        impl $Flags {
+            /// Returns the word with exactly those bits, known or not.
+            #[must_use]
+            pub const fn from_bits(bits: u32) -> Self {
+                Self(bits)
+            }
+
+            /// Returns the bits.
+            #[must_use]
+            pub const fn bits(self) -> u32 {
+                self.0
+            }
+
+            /// Tells whether every bit of `other` is set.
+            #[must_use]
+            pub const fn contains(self, other: Self) -> bool {
+                self.0 & other.0 == other.0
+            }
+        }
+
+        impl BitOr for $Flags {
+            type Output = Self;
+            fn bitor(self, other: Self) -> Self {
+                Self(self.0 | other.0)
+            }
+        }
+    };
+}
+
 /// How [`VmMap::wire`](crate::VmMap::wire) and [`VmMap::unwire`](crate::VmMap::unwire) work; the numbers are
 /// those of FreeBSD's `VM_MAP_WIRE_*`.
 ///
@@ -24,24 +56,6 @@ impl WireFlags {
 
     const KNOWN: u32 = Self::USER.0 | Self::HOLESOK.0 | Self::WRITE.0;
 
-    /// Returns the word with exactly those bits, known or not.
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// Returns the bits.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// Tells whether every bit of `other` is set.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
     /// Tells whether a bit is set that no flag has.
     #[must_use]
     pub const fn has_unknown(self) -> bool {
@@ -57,12 +71,32 @@ impl WireFlags {
     }
 }
 
-impl BitOr for WireFlags {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+flag_word!(WireFlags);
+
+/// What [`VmMap::mlockall`](crate::VmMap::mlockall) locks; the numbers are those of Linux's `MCL_*`.
+///
+/// The word keeps whatever bits it was made of: the operation refuses unknown ones (row L-03).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LockAllFlags(u32);
+
+impl LockAllFlags {
+    /// What is mapped now.
+    pub const CURRENT: Self = Self(1);
+    /// What will be mapped.
+    pub const FUTURE: Self = Self(2);
+    /// Pages only as they become resident.
+    pub const ONFAULT: Self = Self(4);
+
+    const KNOWN: u32 = Self::CURRENT.0 | Self::FUTURE.0 | Self::ONFAULT.0;
+
+    /// Tells whether a bit is set that no flag has.
+    #[must_use]
+    pub const fn has_unknown(self) -> bool {
+        self.0 & !Self::KNOWN != 0
     }
 }
+
+flag_word!(LockAllFlags);
 
 /// What [`VmMap::msync`](crate::VmMap::msync) does; the numbers are those of XNU `osfmk/mach/vm_sync.h`.
 ///
@@ -89,24 +123,6 @@ impl SyncFlags {
     /// Defined and never consulted.
     pub const REUSABLEPAGES: Self = Self(0x40);
 
-    /// Returns the word with exactly those bits, known or not.
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// Returns the bits.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// Tells whether every bit of `other` is set.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
     /// Tells whether any bit of `other` is set.
     #[must_use]
     pub const fn intersects(self, other: Self) -> bool {
@@ -126,12 +142,7 @@ impl SyncFlags {
     }
 }
 
-impl BitOr for SyncFlags {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
+flag_word!(SyncFlags);
 
 #[cfg(test)]
 mod test {

@@ -18,26 +18,35 @@ extern crate alloc;
 extern crate std;
 
 mod entry;
+mod errno;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod flags;
 mod frame_runs;
 mod frames;
+mod handle;
 mod host_error;
 mod kern_return;
 mod map;
-mod object;
+mod objects;
+#[cfg(test)]
+mod planted;
 mod ports;
 mod runs;
 mod units;
 mod vm;
 mod wait;
 
-pub use entry::Inheritance;
-pub use flags::{SyncFlags, WireFlags};
+pub use entry::{EntryKind, Inheritance};
+pub use errno::Errno;
+pub use flags::{LockAllFlags, SyncFlags, WireFlags};
 pub use frames::FrameAllocator;
+pub use handle::{ObjectHandle, PagerFault};
 pub use kern_return::KernReturn;
-pub use map::{EntryRow, FrameRow, LayoutRow, MapStats, Placement, Violation, VmMap};
+pub use map::{
+    Advice, EntryRow, FrameRow, LayoutRow, MapLimits, MapMode, MapStats, Placement, Violation, VmMap, check_all,
+    check_quiet,
+};
 pub use ports::{Frames, FreshFrames, Host, HostError, OutOfFrames, Pmap, Ports, SyncMode, SyncRun};
 pub use units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
 pub use vm::Vm;

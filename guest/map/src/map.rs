@@ -1,18 +1,25 @@
 //! Maps: an address space's entries and page tables, and the operations on them.
 
+mod advise;
 mod allocate;
+mod brk;
 mod check;
 mod deallocate;
 mod fault;
+mod fork;
 mod hardware;
+mod inherit;
+mod lock;
+mod map_object;
 mod msync;
+mod obstacle;
 mod protect;
 mod query;
+mod stack;
 #[cfg(test)]
 mod testing;
 mod transition;
 mod unwire;
-mod window;
 mod wire;
 
 use alloc::sync::Arc;
@@ -20,11 +27,16 @@ use core::fmt;
 
 use spin::Mutex;
 
+pub use advise::Advice;
 pub use allocate::Placement;
-pub use check::Violation;
+pub use check::{Violation, check_all, check_quiet};
+pub use lock::MapLimits;
+pub use map_object::MapMode;
 pub use query::{EntryRow, FrameRow, LayoutRow, MapStats};
 
 use crate::entry::{MapEntry, OperationId};
+use crate::flags::LockAllFlags;
+use crate::objects::SpaceId;
 use crate::ports::{HostError, Ports};
 use crate::runs::RunMap;
 use crate::units::{PAGE_SHIFT, PAGE_SIZE, PageRange};
@@ -40,7 +52,7 @@ use crate::wait::WaitQueue;
 pub struct VmMap<P: Ports> {
     vm: Arc<Vm<P>>,
     bounds: PageRange,
-    /// Locked before any object's pages.
+    /// Locked before the objects.
     state: Mutex<MapState<P>>,
     /// Woken after transition marks went or system wirings ended, when somebody had asked for it.
     transitions: WaitQueue,
@@ -48,13 +60,24 @@ pub struct VmMap<P: Ports> {
 
 /// What a map's lock guards.
 struct MapState<P: Ports> {
+    vm: Arc<Vm<P>>,
     bounds: PageRange,
     entries: RunMap<MapEntry>,
-    pmap: P::Pmap,
+    /// The map's page tables.
+    space: SpaceId,
     /// How often the lock was taken to change the entries.
     timestamp: u64,
     /// The number of the last operation.
     operation: u64,
+    /// How many operations make pages resident, or have the host asked about them, with the map unlocked (row T-10).
+    busy: u32,
+    /// Somebody waits for `busy` to be 0.
+    busy_awaited: bool,
+    /// How future entries are wired at once; empty if they are not.
+    wire_future: LockAllFlags,
+    limits: MapLimits,
+    /// The heap segment: its first page, and one past its last.
+    heap: Option<PageRange>,
     /// This map's part of what is charged against the user-wire limit, in pages.
     user_wired_pages: u64,
     /// Why the host last refused something.
@@ -72,12 +95,19 @@ enum Step<W, T> {
 impl<P: Ports> VmMap<P> {
     /// Creates an empty map of the virtual pages `pages`, whose mappings go into `pmap`.
     pub fn new(vm: Arc<Vm<P>>, pages: PageRange, pmap: P::Pmap) -> Self {
+        let space = vm.objects().add_space(pmap);
         let state = MapState {
+            vm: Arc::clone(&vm),
             bounds: pages,
             entries: RunMap::new(),
-            pmap,
+            space,
             timestamp: 0,
             operation: 0,
+            busy: 0,
+            busy_awaited: false,
+            wire_future: LockAllFlags::default(),
+            limits: MapLimits::default(),
+            heap: None,
             user_wired_pages: 0,
             last_host_error: None,
         };
@@ -94,9 +124,10 @@ impl<P: Ports> VmMap<P> {
         self.bounds
     }
 
-    /// Runs `work` on the map's page tables, under the map's lock: it must not call the map.
+    /// Runs `work` on the map's page tables, under the lock that guards all page tables: it must not call any map.
     pub fn with_pmap<T>(&self, work: impl FnOnce(&mut P::Pmap) -> T) -> T {
-        work(&mut self.state.lock().pmap)
+        let space = self.state.lock().space;
+        work(self.vm.objects().pmap(space))
     }
 
     /// Runs `work` under the map's lock. As `work` is no future, the lock can't outlive an await.
@@ -123,6 +154,16 @@ impl<P: Ports> VmMap<P> {
     /// Notes why the host refused, for reports.
     fn note_host_error(&self, error: HostError) {
         self.locked(|state| state.last_host_error = Some(error));
+    }
+}
+
+impl<P: Ports> Drop for VmMap<P> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        // Objects that a map still shows know its page tables; see the type's documentation.
+        if state.entries.len() == 0 {
+            drop(self.vm.objects().remove_space(state.space));
+        }
     }
 }
 

@@ -106,7 +106,8 @@ pub trait Pmap: Send {
     /// dirty mark. Pages beside the run keep mapping and mark, also when a 2 MiB mapping is split.
     ///
     /// # Errors
-    /// [`OutOfFrames`] when no frame is left for a table; then none of the run's pages is mapped.
+    /// [`OutOfFrames`] when no frame is left for a table; then no page of the run is mapped but those that were mapped alike
+    /// before, by a 2 MiB mapping that reaches over an end of the run.
     fn enter(&mut self, page: u64, run: FrameRun, prot: Prot) -> Result<(), OutOfFrames>;
 
     /// Unmaps whatever is mapped in `pages` and calls `dirty` with each run of pages that were written
@@ -128,6 +129,9 @@ pub trait Pmap: Send {
     /// A 2 MiB mapping may be reported as a whole where only a part was written, clipped to `pages`, in
     /// which case its mark stays set unless `pages` covers all of it.
     fn clean(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange));
+
+    /// Returns the frame that `page` is mapped to, and what the mapping permits.
+    fn translate(&self, page: u64) -> Option<(u64, Prot)>;
 }
 
 /// Frames fresh from the allocator; their content is zero.
@@ -151,6 +155,12 @@ pub trait Frames: Send + Sync {
 
     /// Gives frames back.
     fn free(&self, run: FrameRun);
+
+    /// Copies the 4096 bytes of frame `from` to frame `to`; both are taken.
+    fn copy(&self, from: u64, to: u64);
+
+    /// Stores `byte` into all 4096 bytes of `frame`, which is taken.
+    fn fill(&self, frame: u64, byte: u8);
 }
 
 /// The three ports as one type parameter.

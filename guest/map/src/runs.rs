@@ -21,7 +21,7 @@ pub(crate) trait Run {
 }
 
 /// Runs that don't overlap, by their first page.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunMap<R> {
     runs: BTreeMap<u64, R>,
 }
@@ -103,6 +103,11 @@ impl<R: Run> RunMap<R> {
             "runs must not overlap"
         );
         self.runs.insert(start, run);
+    }
+
+    /// Takes out the first run, with its first page.
+    pub(crate) fn pop_first(&mut self) -> Option<(u64, R)> {
+        self.runs.pop_first()
     }
 
     /// Takes out the run that starts with `start`.

@@ -118,6 +118,12 @@ impl Prot {
         self.0 & other.0 == other.0
     }
 
+    /// Returns the set without the rights of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Tells whether the set is empty.
     #[must_use]
     pub const fn is_none(self) -> bool {

@@ -15,6 +15,20 @@ use spin::Mutex;
 /// is first polled later.
 pub(crate) struct WaitQueue {
     inner: Mutex<Inner>,
+    #[cfg(test)]
+    late: Mutex<Late>,
+}
+
+/// What a test lets the waits on a queue do before they are first queued.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Late {
+    #[default]
+    Never,
+    /// They let others run.
+    Queued,
+    /// And they begin only then, which is wrong.
+    Begun,
 }
 
 struct Inner {
@@ -26,12 +40,22 @@ struct Inner {
 
 impl WaitQueue {
     pub(crate) const fn new() -> Self {
-        Self { inner: Mutex::new(Inner { wakes: 0, next_ticket: 0, wakers: Vec::new() }) }
+        Self {
+            inner: Mutex::new(Inner { wakes: 0, next_ticket: 0, wakers: Vec::new() }),
+            #[cfg(test)]
+            late: Mutex::new(Late::Never),
+        }
     }
 
     /// Begins to wait: the future ends with the first wake after this call.
     pub(crate) fn wait(&self) -> Wait<'_> {
-        Wait { queue: self, wakes: self.inner.lock().wakes, ticket: None }
+        Wait {
+            queue: self,
+            wakes: self.inner.lock().wakes,
+            ticket: None,
+            #[cfg(test)]
+            polls: 0,
+        }
     }
 
     /// Ends every wait that has begun.
@@ -45,6 +69,11 @@ impl WaitQueue {
         for (_, waker) in wakers {
             waker.wake();
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_late(&self, late: Late) {
+        *self.late.lock() = late;
     }
 
     #[cfg(test)]
@@ -67,6 +96,8 @@ pub(crate) struct Wait<'a> {
     wakes: u64,
     /// Under which number the waker is queued.
     ticket: Option<u64>,
+    #[cfg(test)]
+    polls: u32,
 }
 
 impl Future for Wait<'_> {
@@ -74,6 +105,18 @@ impl Future for Wait<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let queue = self.queue;
+        #[cfg(test)]
+        {
+            let late = *queue.late.lock();
+            self.polls += 1;
+            if late != Late::Never && self.polls == 1 {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if late == Late::Begun && self.polls == 2 {
+                self.wakes = queue.inner.lock().wakes;
+            }
+        }
         let mut inner = queue.inner.lock();
         if inner.wakes != self.wakes {
             self.ticket = None;

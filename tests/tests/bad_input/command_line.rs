@@ -18,6 +18,8 @@ pub const REFUSED: &[Row] = &[
     ),
     ("memory_negative_is_named", nothing, "run --memory -8M", USAGE, &["'-8M'", "the keys are"]),
     ("quota_negative_is_named", nothing, "run --wire-quota -1", USAGE, &["'-1'", "--wire-quota"]),
+    ("host_unknown_lists_the_hosts", nothing, "run --on xen", USAGE, &["'xen'", "kvm, hosted, fake, all"]),
+    ("host_for_a_command_without_a_script_is_refused", nothing, "bench boot --on fake", USAGE, &["'--on'"]),
     ("argument_too_many_is_named", nothing, "run extra", USAGE, &["unexpected argument 'extra'"]),
     ("script_without_file_is_refused", nothing, "script", USAGE, &["not provided: <FILE>"]),
     (

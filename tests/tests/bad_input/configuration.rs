@@ -79,6 +79,41 @@ pub const REFUSED: &[Row] = &[
         CONFIG,
         &[TIMEOUT, "; 1e-300 is not"],
     ),
+    (
+        "ram_file_for_all_hosts_is_refused",
+        nothing,
+        "run --on all --memory 8M,file=new.ram",
+        CONFIG,
+        &["--on all", "no RAM file", "'new.ram'"],
+    ),
+    (
+        "ram_file_for_the_fake_is_refused",
+        nothing,
+        "script ok.wvm --on fake --memory file=new.ram",
+        CONFIG,
+        &["--on fake", "no RAM file", "'new.ram'"],
+    ),
+    (
+        "image_where_none_is_booted_is_refused",
+        nothing,
+        "run --on hosted --kernel new.elf --memory 8M,file=new.ram",
+        CONFIG,
+        &["--on hosted boots no guest image", "'new.elf'"],
+    ),
+    (
+        "quota_above_ram_is_refused_by_every_host",
+        nothing,
+        "run --on all --memory 8M --wire-quota 16M",
+        CONFIG,
+        &["a wire quota of 16 MiB", "the guest's 8 MiB"],
+    ),
+    (
+        "config_unknown_host_tells_the_line_and_the_hosts",
+        |p| config(p, "on = 'xen'"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 1: unknown variant `xen`", "`hosted`"],
+    ),
     ("doctor_refuses_the_same_sizes", nothing, "doctor --memory 19M", CONFIG, &["19 MiB is not"]),
     ("bench_refuses_the_same_sizes", nothing, "bench boot --memory 19M", CONFIG, &["19 MiB is not"]),
     ("config_missing_is_named", nothing, "run --config no.toml", CONFIG, &["'no.toml'", "No such file"]),
@@ -178,6 +213,31 @@ pub const REFUSED_WITH_KVM: &[Row] = &[(
     MEMORY,
     &["4 TiB without a file", "memory and swap"],
 )];
+
+/// What stands nearest to those, and needs no KVM.
+pub const ACCEPTED_WITHOUT_KVM: &[Row] = &[
+    (
+        "ram_file_for_the_hosted_works",
+        nothing,
+        "script ok.wvm --on hosted --memory 8M,durability=none,file=new.ram",
+        0,
+        &["8 MiB in new.ram", "8 locked"],
+    ),
+    (
+        "config_with_a_host_works",
+        |p| config(p, "on = 'fake'\nscript = 'ok.wvm'\n[memory]\nsize = '8M'"),
+        "run --config c.toml",
+        0,
+        &["fake: a model", "8 locked"],
+    ),
+    (
+        "quota_of_nothing_works_on_the_fake",
+        |p| p.write("empty.wvm", b""),
+        "script empty.wvm --on fake --memory 8M --wire-quota 0",
+        0,
+        &["wire quota  0 bytes"],
+    ),
+];
 
 /// What stands nearest to those.
 pub const ACCEPTED: &[Row] = &[

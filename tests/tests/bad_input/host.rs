@@ -31,7 +31,10 @@ const FILE: &str = "run --memory 16M,file=new.ram";
 /// Each with its wrapper.
 pub const CASES: &[Case] = &[
     ("kvm_missing_tells_how_to_get_it", &[Need::Mounts], || {
-        Place::new().refuses(NO_KVM, FILE, KVM, &["/dev/kvm does not exist", "kvm module", "--device /dev/kvm"]);
+        let parts = ["/dev/kvm does not exist", "kvm module", "--device /dev/kvm", "; --on hosted needs no KVM\n"];
+        Place::new().refuses(NO_KVM, FILE, KVM, &parts[..3]);
+        let told = Place::new().run(NO_KVM, FILE).expect_code(KVM).stderr;
+        assert!(told.ends_with(parts[3]), "{told}");
     }),
     ("kvm_denied_tells_how_to_be_let_in", &[Need::Mounts], || {
         let parts = ["/dev/kvm may not be opened", "usermod -aG kvm", "setfacl -m u:$USER:rw /dev/kvm"];
@@ -39,6 +42,17 @@ pub const CASES: &[Case] = &[
     }),
     ("kvm_that_is_none_is_refused", &[Need::Mounts], || {
         Place::new().refuses(KVM_IS_A_FILE, FILE, KVM, &["KVM", "version -1, not 12"]);
+    }),
+    ("kvm_missing_is_no_reason_for_the_hosts_without_it", &[Need::Mounts], || {
+        let place = Place::new();
+        for on in ["hosted", "fake"] {
+            let finished = place.run(NO_KVM, &format!("script ok.wvm --on {on} --memory 8M,durability=none"));
+            assert!(finished.expect_code(0).stdout.contains("8 locked"));
+        }
+        // An image of the user's own needs KVM, whatever else there is.
+        place.write("own.elf", b"");
+        let told = place.run(NO_KVM, "run --kernel own.elf").expect_code(KVM).stderr;
+        assert!(!told.contains("--on hosted"), "{told}");
     }),
     ("kvm_missing_comes_after_what_is_wrong_with_the_options", &[Need::Mounts], || {
         Place::new().refuses(NO_KVM, "run --memory 19M", CONFIG, &["19 MiB"]);
@@ -53,6 +67,13 @@ pub const CASES: &[Case] = &[
             "--wire-quota 4096K",
         ];
         Place::new().refuses(LOCKS_4_MIB, &format!("{FILE} --wire-quota 4100K"), LOCK_BUDGET, &parts);
+    }),
+    ("quota_a_page_above_the_limit_is_refused_without_kvm_too_and_not_by_the_fake", &[Need::Root], || {
+        let place = Place::new();
+        let line = "script ok.wvm --memory 16M,durability=none --wire-quota 4100K --on";
+        let parts = ["a wire quota of 4100 KiB", "may lock 4 MiB (RLIMIT_MEMLOCK)", "--wire-quota 4096K"];
+        place.refuses(LOCKS_4_MIB, &format!("{line} hosted"), LOCK_BUDGET, &parts);
+        drop(place.run(LOCKS_4_MIB, &format!("{line} fake")).expect_code(0));
     }),
     (
         "quota_above_the_limit_is_refused_with_an_existing_file_left_as_it_was",

@@ -47,15 +47,17 @@ pub const CASES: &[Case] = &[
     ("words_that_are_no_command_are_answered_malformed", &[Need::Kvm], || {
         let mut lab = Lab::of_kernel();
         let long = vec![u64::MAX; MAX_WORDS - 1];
-        let wrong: [&[u64]; 9] = [
+        let wrong: [&[u64]; 11] = [
             &[],
             &[0],
-            &[99],
-            &[u64::MAX],
-            &[1, 2, 0, 0],
-            &[4, 0, 0, u64::MAX],
-            &[6, 0, MAX_READ_BYTES + 1],
-            &[12, 12],
+            &[0, 0],
+            &[0, 0, 0],
+            &[0, 0, 99],
+            &[0, 0, u64::MAX],
+            &[0, 0, 1, 2, 0, 0],
+            &[0, 0, 4, 0, 0, u64::MAX],
+            &[0, 0, 6, 0, MAX_READ_BYTES + 1],
+            &[0, 0, 12, 12],
             &long,
         ];
         for words in wrong {

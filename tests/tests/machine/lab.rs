@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wirevm_abi::RamRange;
-use wirevm_agent::{Command, FrameRow, Reply};
+use wirevm_agent::{Command, FrameRow, MAIN_TASK, Reply, Request};
 use wirevm_devices::ramfile::RamFile;
 use wirevm_map::KernReturn;
 use wirevm_tests::binary;
@@ -127,6 +127,7 @@ impl Lab {
         let console = Console::default();
         let config = MachineConfig {
             wire_quota_pages: setup.quota,
+            lock_faults: None,
             time_limit: Some(setup.time_limit),
             on_storage_error: setup.policy,
             guest_log_level: 0,
@@ -173,7 +174,7 @@ impl Lab {
     /// Sends a command and returns its id.
     pub fn send(&mut self, command: &Command) -> u64 {
         let mut words = Vec::new();
-        command.encode(&mut words);
+        Request::new(MAIN_TASK, *command).encode(&mut words);
         self.send_words(&words)
     }
 

@@ -8,12 +8,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Size};
 use crate::exit_code::ExitCode;
+use crate::hosts::On;
 use crate::script::source::ScriptSource;
 
 /// A guest that can say: these pages never leave memory, these bytes survive a power cut.
 ///
 /// wirevm boots a tiny kernel in a KVM virtual machine whose RAM is a file. The guest decides which pages the host
-/// locks in memory (wire) and which it puts on stable storage (sync).
+/// locks in memory (wire) and which it puts on stable storage (sync). Where there is no KVM, --on hosted carries the
+/// same scripts out without a virtual machine.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "wirevm", version, after_help = ExitCode::help(), arg_required_else_help = true)]
 #[command(subcommand_required = true, disable_help_subcommand = true, max_term_width = 100)]
@@ -89,6 +91,9 @@ pub struct RunArgs {
     /// Script to carry out instead of the demo; - for standard input
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     pub script: Option<PathBuf>,
+    /// Where to carry it out
+    #[arg(long, value_enum, value_name = "HOST", help_heading = "Machine")]
+    pub on: Option<On>,
     /// The machine.
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -103,6 +108,9 @@ pub struct ScriptArgs {
     /// Script to carry out; - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Where to carry it out
+    #[arg(long, value_enum, value_name = "HOST", help_heading = "Machine")]
+    pub on: Option<On>,
     /// The machine.
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -156,14 +164,24 @@ pub struct BenchBootArgs {
 }
 
 impl MachineArgs {
-    /// Joins the command line with the configuration file it names; returns the checked options, and the script that
-    /// the file names.
+    /// Joins the command line with the configuration file it names, for a command that carries no script out: whatever
+    /// the file says of that is left alone.
     ///
     /// # Errors
     /// [`ConfigError`] when the file or an option is not valid.
-    pub fn resolve(&self) -> Result<(MachineOptions, Option<PathBuf>), ConfigError> {
+    pub fn resolve(&self) -> Result<MachineOptions, ConfigError> {
+        self.resolve_on(Some(On::Kvm)).map(|(options, _)| options)
+    }
+
+    /// Joins the command line, which names `on`, with the configuration file it names; returns the checked options, and
+    /// the script that the file names.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the file or an option is not valid.
+    pub fn resolve_on(&self, on: Option<On>) -> Result<(MachineOptions, Option<PathBuf>), ConfigError> {
         let file = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         let given = Config {
+            on,
             kernel: self.kernel.clone(),
             memory: self.memory.clone().unwrap_or_default(),
             wire_quota: self.wire_quota,
@@ -183,9 +201,19 @@ impl RunArgs {
     /// # Errors
     /// [`ConfigError`] when the configuration file or an option is not valid.
     pub fn resolve(&self) -> Result<(MachineOptions, ScriptSource), ConfigError> {
-        let (options, script) = self.machine.resolve()?;
+        let (options, script) = self.machine.resolve_on(self.on)?;
         let source = self.script.clone().or(script).map_or(ScriptSource::Demo, ScriptSource::named);
         Ok((options, source))
+    }
+}
+
+impl ScriptArgs {
+    /// Returns the checked options.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the configuration file or an option is not valid.
+    pub fn resolve(&self) -> Result<MachineOptions, ConfigError> {
+        self.machine.resolve_on(self.on).map(|(options, _)| options)
     }
 }
 
@@ -197,7 +225,7 @@ impl DoctorArgs {
     pub fn resolve(&self) -> Result<MachineOptions, ConfigError> {
         let (memory, config, wire_quota) = (self.memory.clone(), self.config.clone(), self.wire_quota);
         let machine = MachineArgs { memory, config, wire_quota, ..MachineArgs::default() };
-        machine.resolve().map(|(options, _)| options)
+        machine.resolve()
     }
 }
 
@@ -254,86 +282,4 @@ fn sentence(error: &clap::Error) -> String {
 }
 
 #[cfg(test)]
-mod test {
-    use super::{ArgsError, Bench, BenchArgs, Cli, Command, ScriptSource, parse};
-    use clap::CommandFactory;
-    use std::io::Write;
-
-    fn line(text: &str) -> Result<Command, String> {
-        let words = std::iter::once("wirevm").chain(text.split_whitespace()).map(Into::into);
-        parse(words).map(|cli| cli.command).map_err(|error| error.to_string())
-    }
-
-    fn wrong(text: &str) -> String {
-        let error = line(text).expect_err(text);
-        assert!(!error.contains('\n'), "{text}: {error}");
-        error
-    }
-
-    #[test]
-    fn definition_of_the_command_line_holds_together() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn run_takes_every_option() {
-        let command = line(
-            "run --kernel k --script s --memory size=64M,file=f,durability=shared --wire-quota 8M --timeout 2.5 \
-             --on-storage-error latch -vv",
-        );
-        let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
-        assert_eq!(args.output.verbose, 2);
-        let (options, source) = args.resolve().expect("valid");
-        assert_eq!(source, ScriptSource::File("s".into()));
-        assert_eq!(options.wire_quota_bytes, Some(8 << 20));
-        assert_eq!(options.memory.file, Some("f".into()));
-        assert_eq!(options.timeout.map(|limit| limit.as_millis()), Some(2500));
-    }
-
-    #[test]
-    fn script_of_run_comes_from_the_line_then_the_file_then_the_demo() {
-        let mut file = tempfile::NamedTempFile::new().expect("a file");
-        file.write_all(b"script = '-'").expect("written");
-        let source = |text: &str| match line(text) {
-            Ok(Command::Run(args)) => args.resolve().expect("valid").1,
-            other => panic!("{other:?}"),
-        };
-        let config = format!("run --config {}", file.path().display());
-        assert_eq!(source("run"), ScriptSource::Demo);
-        assert_eq!(source(&config), ScriptSource::Stdin);
-        assert_eq!(source(&format!("{config} --script x")), ScriptSource::File("x".into()));
-    }
-
-    #[test]
-    fn other_commands_take_theirs() {
-        assert!(matches!(line("script - --memory 64M --json"), Ok(Command::Script(args)) if args.output.json));
-        assert!(matches!(line("doctor --memory 64M --json -v"), Ok(Command::Doctor(args)) if args.memory.is_some()));
-        let bench = line("bench boot --json");
-        assert!(matches!(bench, Ok(Command::Bench(BenchArgs { what: Bench::Boot(_) }))), "{bench:?}");
-    }
-
-    #[test]
-    fn mistakes_are_one_sentence() {
-        assert!(wrong("run --memroy 64M").contains("unexpected argument '--memroy' found; tip:"));
-        let key = wrong("run --memory sise=1M");
-        assert!(key.ends_with("unknown key 'sise'; the keys are size, file and durability"), "{key}");
-        assert!(wrong("run -v -q").contains("cannot be used with"));
-        assert!(wrong("run --json --quiet").contains("cannot be used with"));
-        assert!(wrong("script").contains("required arguments were not provided: <FILE>"));
-        assert!(wrong("run --on-storage-error panic").contains("[possible values: stop, latch]"));
-        assert!(wrong("run --wire-quota 5X").contains("'X' is not a size suffix"));
-        assert!(wrong("").starts_with("nothing to do"));
-        assert!(wrong("bench").starts_with("nothing to do"));
-    }
-
-    #[test]
-    fn help_groups_options_and_lists_exit_codes() {
-        let words = ["wirevm", "run", "--help"].map(Into::into);
-        let Err(ArgsError::Asked(help)) = parse(words) else { panic!("no help") };
-        let help = help.to_string();
-        for part in ["\nMachine:\n", "\nLimits:\n", "\nOutput:\n", "\n  15  script syntax wrong", "--wire-quota <SIZE>"]
-        {
-            assert!(help.contains(part), "{part} is not in\n{help}");
-        }
-    }
-}
+mod test;

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use wirevm_abi::PAGE_SIZE;
-use wirevm_agent::{Command, Reply};
+use wirevm_agent::{Command, MAIN_TASK, Reply, Request};
+use wirevm_devices::pin::LockFaults;
 use wirevm_vmm::{Machine, Outcome};
 
 use crate::config::MachineOptions;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::kvm_target::{KvmTarget, ended};
 use crate::prepare::prepare;
-use crate::report::{BenchReport, Measurement};
+use crate::report::{BenchReport, MachineReport, Measurement};
 use crate::script::target::Target;
 use crate::session;
 
@@ -18,6 +19,11 @@ use crate::session;
 const BOOTS: usize = 9;
 /// What is wired in one operation, where RAM and quota allow it.
 const WIRED_BYTES: u64 = 64 << 20;
+/// Most that is wired to see what each 2 MiB page costs.
+const MANY_BLOCKS_BYTES: u64 = 1 << 30;
+const BLOCK_BYTES: u64 = 2 << 20;
+/// Guest instructions that each further 2 MiB page of a wire may cost.
+const MOST_PER_BLOCK: u64 = 200;
 
 /// Measures.
 ///
@@ -71,10 +77,35 @@ fn wire(options: &MachineOptions) -> Result<Vec<Measurement>, CommandError> {
         measurements.push(measured(&format!("{name}: guest instructions"), cost.instructions, "instructions", None));
         cost_of(&mut machine, &Command::Unwire { start: address, end, flags: 1 })?;
     }
+    measurements.extend(wire_blocks(&mut machine, &report)?);
     let overhead = machine.witness().overhead_bytes().map_err(|error| CommandError::new(ExitCode::Failure, error))?;
     measurements.push(measured("resident besides guest RAM", Some(overhead), "bytes", Some(8 << 20)));
     end(machine)?;
     Ok(measurements)
+}
+
+/// Wires one 2 MiB page and as many as RAM and quota allow, each time of fresh and aligned memory; what the second costs more
+/// is what its further pages cost.
+fn wire_blocks(machine: &mut Machine, report: &MachineReport) -> Result<Option<Measurement>, CommandError> {
+    let most = MANY_BLOCKS_BYTES.min(report.wire_quota_bytes).min(report.ram_bytes / 2) / BLOCK_BYTES * BLOCK_BYTES;
+    if most < 2 * BLOCK_BYTES {
+        return Ok(None);
+    }
+    let mut costs = [None; 2];
+    for (cost, size) in costs.iter_mut().zip([BLOCK_BYTES, most]) {
+        let Reply::Address(start) = call(machine, &Command::Allocate { address: None, size })? else {
+            return Err(refused("allocate"));
+        };
+        let end = start + size;
+        *cost = cost_of(machine, &Command::Wire { start, end, flags: 1 })?.instructions;
+        cost_of(machine, &Command::Unwire { start, end, flags: 1 })?;
+        cost_of(machine, &Command::Deallocate { address: start, size })?;
+    }
+    let [one, all] = costs;
+    let further = (most - BLOCK_BYTES) / BLOCK_BYTES;
+    let each = one.zip(all).map(|(one, all)| all.saturating_sub(one).div_ceil(further));
+    let name = format!("wire {} MiB: guest instructions for each 2 MiB", most >> 20);
+    Ok(Some(measured(&name, each, "instructions", Some(MOST_PER_BLOCK))))
 }
 
 struct Cost {
@@ -100,7 +131,8 @@ fn cost_of(machine: &mut Machine, command: &Command) -> Result<Cost, CommandErro
 }
 
 fn call(machine: &mut Machine, command: &Command) -> Result<Reply, CommandError> {
-    KvmTarget::new(machine).call(command)
+    let request = Request { task: MAIN_TASK, thread: 0, command: *command };
+    KvmTarget::new(machine, LockFaults::default()).call(&request)
 }
 
 fn refused(operation: &str) -> CommandError {

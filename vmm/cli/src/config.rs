@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, de};
 use wirevm_abi::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use wirevm_devices::durability::Durability;
 
+use crate::hosts::On;
 use crate::size::{self, Bytes};
 
 /// Guest RAM where no size is asked for.
@@ -66,6 +67,22 @@ pub enum ConfigError {
     WireQuota {
         /// The quota asked for.
         bytes: u64,
+    },
+    /// A host with a RAM of its own was asked for, and a RAM file as well.
+    #[error("--on {on} gives each host a fresh RAM of its own, so no RAM file can be named; leave '{file}' out")]
+    RamFile {
+        /// What is asked for.
+        on: On,
+        /// The file.
+        file: PathBuf,
+    },
+    /// An image was asked for where none is booted.
+    #[error("--on {on} boots no guest image; leave '{kernel}' out")]
+    Kernel {
+        /// What is asked for.
+        on: On,
+        /// The image.
+        kernel: PathBuf,
     },
     /// A time limit that is none.
     #[error("the time limit must be more than 0 and at most 31622400 seconds; {seconds:?} is not")]
@@ -210,6 +227,8 @@ pub enum OnStorageError {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Config {
+    /// What scripts are carried out on.
+    pub on: Option<On>,
     /// Guest image.
     pub kernel: Option<PathBuf>,
     /// Guest memory.
@@ -238,6 +257,8 @@ pub struct MemoryOptions {
 /// Checked options of a machine; `None` leaves the choice to the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineOptions {
+    /// What a script is carried out on.
+    pub on: On,
     /// Guest image; the built-in one if `None`.
     pub kernel: Option<PathBuf>,
     /// Guest memory.
@@ -278,6 +299,7 @@ impl Config {
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
+            on: self.on.or(other.on),
             kernel: self.kernel.or(other.kernel),
             memory: self.memory.or(other.memory),
             wire_quota: self.wire_quota.or(other.wire_quota),
@@ -308,7 +330,14 @@ impl Config {
         }
         let timeout = self.timeout.map(check_timeout).transpose()?;
         let MemoryConfig { file, durability, .. } = self.memory;
+        let on = self.on.unwrap_or_default();
+        match (on, &file, &self.kernel) {
+            (On::Fake | On::All, Some(file), _) => return Err(ConfigError::RamFile { on, file: file.clone() }),
+            (On::Hosted | On::Fake, _, Some(kernel)) => return Err(ConfigError::Kernel { on, kernel: kernel.clone() }),
+            _ => {}
+        }
         Ok(MachineOptions {
+            on,
             kernel: self.kernel,
             memory: MemoryOptions { size_bytes, file, durability },
             wire_quota_bytes,

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use wirevm_abi::RamRange;
-use wirevm_agent::{Command, Reply};
-use wirevm_devices::witness::{Witness, WitnessError};
+use wirevm_agent::{Command, Reply, Request};
+use wirevm_devices::pin::{LockFaults, PinStats};
 use wirevm_map::{FrameRun, KernReturn};
 use wirevm_vmm::{ChannelError, Machine, Outcome};
 
 use crate::exit_code::{CommandError, ExitCode};
-use crate::script::target::{Target, TargetError, WitnessAnswer, WitnessQuery};
+use crate::script::frames::wired;
+use crate::script::target::{HostFault, Target, TargetError, WitnessAnswer, WitnessQuery};
+use crate::witness;
 
 /// Longest wait for one reply where no time limit was given: a hung guest is an error, not a hung command line.
 const REPLY_LIMIT: Duration = Duration::from_secs(600);
@@ -38,6 +39,7 @@ pub const fn exit_code_of(outcome: &Outcome) -> ExitCode {
 #[derive(Debug)]
 pub struct KvmTarget<'a> {
     machine: &'a mut Machine,
+    lock_faults: LockFaults,
     next_id: u64,
     /// Replies that came before somebody asked for them, by id.
     early: HashMap<u64, Vec<u64>>,
@@ -56,16 +58,17 @@ impl fmt::Display for Nonsense {
 impl std::error::Error for Nonsense {}
 
 impl<'a> KvmTarget<'a> {
-    /// Talks to the agent of a machine that is ready.
-    pub fn new(machine: &'a mut Machine) -> Self {
-        Self { machine, next_id: 1, early: HashMap::new() }
+    /// Talks to the agent of a machine that is ready. Orders for failures go to `lock_faults`: those that the machine was
+    /// given.
+    pub fn new(machine: &'a mut Machine, lock_faults: LockFaults) -> Self {
+        Self { machine, lock_faults, next_id: 1, early: HashMap::new() }
     }
 
-    fn send(&mut self, command: &Command) -> Result<u64, TargetError> {
+    fn send(&mut self, request: &Request) -> Result<u64, TargetError> {
         let id = self.next_id;
         self.next_id += 1;
         let mut words = vec![id];
-        command.encode(&mut words);
+        request.encode(&mut words);
         self.machine.channel().send(&words, REPLY_LIMIT).map_err(|error| self.explain(error))?;
         Ok(id)
     }
@@ -106,56 +109,83 @@ impl<'a> KvmTarget<'a> {
             other => CommandError::new(ExitCode::Failure, other),
         }
     }
+}
 
-    fn ranges(&self, runs: &[FrameRun]) -> Result<Vec<RamRange>, TargetError> {
-        let pages = self.machine.ram_pages();
-        let range = |run: &FrameRun| {
-            RamRange::new(run.first, run.pages, pages).map_err(|_| {
-                CommandError::new(ExitCode::Failure, Nonsense(format!("with frames {run:?}, which RAM does not have")))
-            })
-        };
-        runs.iter().map(range).collect()
-    }
-
-    fn sum(
-        &self,
-        runs: &[FrameRun],
-        count: impl Fn(&Witness, RamRange) -> Result<u64, WitnessError>,
-    ) -> Result<u64, TargetError> {
-        self.ranges(runs)?.into_iter().map(|range| count(self.machine.witness(), range).map_err(blind)).sum()
+impl KvmTarget<'_> {
+    /// Holds three books against one another: what the guest's maps say is wired, what the pin service's ledger says, and what
+    /// the kernel holds locked. Returns the sentence about the first difference.
+    fn audit(&mut self) -> Result<Option<String>, TargetError> {
+        let ram_pages = self.machine.ram_pages();
+        let guest = wired(self, ram_pages)?;
+        let pins = self.machine.pins();
+        let locked = self.machine.witness().locked_pages().map_err(witness::blind)?;
+        Ok(disagreement(&guest, pins.stats(), |page| pins.count(page) > 0, locked))
     }
 }
 
-fn blind(error: WitnessError) -> CommandError {
-    CommandError::new(ExitCode::Failure, error)
+/// Says where what the guest has wired, the host's ledger, and what the kernel holds locked differ.
+fn disagreement(
+    guest: &[FrameRun],
+    ledger: PinStats,
+    knows: impl Fn(u64) -> bool,
+    locked_pages: u64,
+) -> Option<String> {
+    let said: u64 = guest.iter().map(|run| run.pages).sum();
+    let held = ledger.wired_pages + ledger.deferred_pages;
+    if let Some(page) = guest.iter().flat_map(|run| run.first..run.end()).find(|page| !knows(*page)) {
+        Some(format!("the guest has wired RAM page {page}, which the host's ledger does not know"))
+    } else if said != ledger.wired_pages {
+        Some(format!("the guest has wired {said} pages, the host's ledger {}", ledger.wired_pages))
+    } else if locked_pages != held {
+        Some(format!("the kernel holds {locked_pages} pages locked, the host's ledger {held}"))
+    } else {
+        None
+    }
 }
 
 impl Target for KvmTarget<'_> {
-    fn call(&mut self, command: &Command) -> Result<Reply, TargetError> {
-        let id = self.send(command)?;
-        match (self.receive(id), command) {
+    fn call(&mut self, request: &Request) -> Result<Reply, TargetError> {
+        let id = self.send(request)?;
+        match (self.receive(id), &request.command) {
             (Err(_), Command::Exit { code }) if matches!(self.machine.outcome(), Some(Outcome::Exit { code: got }) if got == *code) => {
                 Ok(Reply::Done(KernReturn::Success))
+            }
+            // Nothing is under way now, so all books must agree.
+            (Ok(Reply::Done(KernReturn::Success)), Command::Quiesce | Command::Reset) => {
+                Ok(self.audit()?.map_or(Reply::Done(KernReturn::Success), Reply::Violation))
             }
             (answer, _) => answer,
         }
     }
 
     fn witness(&mut self, query: WitnessQuery) -> Result<WitnessAnswer, TargetError> {
-        Ok(match query {
-            WitnessQuery::Locked => WitnessAnswer::Pages(self.machine.witness().locked_pages().map_err(blind)?),
-            WitnessQuery::Resident(runs) => WitnessAnswer::Pages(self.sum(&runs, Witness::resident)?),
-            WitnessQuery::Dirty(runs) => {
-                let mut pages = Some(0);
-                for range in self.ranges(&runs)? {
-                    let dirty = self.machine.witness().dirty(range).map_err(blind)?;
-                    pages = pages.zip(dirty).map(|(sum, dirty)| sum + dirty);
-                }
-                pages.map_or(WitnessAnswer::Unsupported, WitnessAnswer::Pages)
-            }
-            WitnessQuery::Page(frame) => {
-                WitnessAnswer::Page(Box::new(self.machine.witness().bytes(frame).map_err(blind)?))
-            }
-        })
+        witness::answer(self.machine.witness(), self.machine.ram_pages(), &query)
+    }
+
+    fn fail_host(&mut self, fault: HostFault) -> Result<(), TargetError> {
+        self.lock_faults.fail_nth(fault.nth, fault.errno.number());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use wirevm_devices::pin::PinStats;
+    use wirevm_map::FrameRun;
+
+    use super::disagreement;
+
+    #[test]
+    fn disagreement_names_the_first_book_that_differs() {
+        let guest = [FrameRun::new(10, 2), FrameRun::new(20, 1)];
+        let ledger = PinStats { wired_pages: 3, deferred_pages: 1, ..PinStats::default() };
+        let knows = |page| [10, 11, 20].contains(&page);
+        assert_eq!(disagreement(&guest, ledger, knows, 4), None);
+        let unknown = disagreement(&guest, ledger, |page| page != 11, 4);
+        assert!(unknown.is_some_and(|sentence| sentence.contains("RAM page 11")));
+        let fewer = disagreement(&guest[..1], ledger, knows, 4);
+        assert!(fewer.is_some_and(|sentence| sentence.contains("2 pages, the host's ledger 3")));
+        let unlocked = disagreement(&guest, ledger, knows, 3);
+        assert!(unlocked.is_some_and(|sentence| sentence.contains("holds 3 pages locked")));
     }
 }

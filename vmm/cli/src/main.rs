@@ -5,16 +5,22 @@
 
 mod args;
 mod bench;
+mod compare;
 mod config;
 mod console;
 mod doctor;
 mod exit_code;
+mod fake_host;
+mod hosted;
+mod hosts;
+mod in_process;
 mod kvm_target;
 mod prepare;
 mod report;
 mod script;
 mod session;
 mod size;
+mod witness;
 
 use std::env;
 use std::io::{self, Write};
@@ -27,8 +33,8 @@ use config::{ConfigError, MachineOptions};
 use doctor::{Probes, System};
 use exit_code::{CommandError, ExitCode};
 use report::ErrorDocument;
-use script::SyntaxErrors;
 use script::source::{ScriptError, ScriptSource};
+use script::{Script, SyntaxErrors};
 
 fn main() -> process::ExitCode {
     let command = match args::parse(env::args_os()) {
@@ -121,12 +127,12 @@ fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
             run(&options, &source, args.output)
         }
         Command::Script(args) => {
-            let (options, _) = args.machine.resolve()?;
+            let options = args.resolve()?;
             run(&options, &ScriptSource::named(args.file.clone()), args.output)
         }
         Command::Doctor(args) => examine(&args.resolve()?, args.output),
         Command::Bench(BenchArgs { what: Bench::Boot(args) }) => {
-            let (options, _) = args.machine.resolve()?;
+            let options = args.machine.resolve()?;
             let report = bench::boot(&options)?;
             let text = if args.output.json { report.document()? } else { report.text() };
             Ok(if args.output.quiet { ExitCode::Ok } else { print(&text) })
@@ -134,21 +140,42 @@ fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Carries a script out on a machine and reports.
+/// Carries a script out on a machine, or on each, and reports.
 fn run(options: &MachineOptions, source: &ScriptSource, output: OutputArgs) -> Result<ExitCode, Failure> {
     let script = source.load()?;
-    let report = session::run(options, source, &script)?;
-    let printed = if output.json {
-        print(&report::document(&report)?)
-    } else if output.quiet {
-        ExitCode::Ok
-    } else {
-        print(&report::text(&report))
-    };
+    let Some(host) = options.on.one() else { return compare(options, source, &script, output) };
+    let report = session::run(host, options, source, &script)?;
+    let printed = tell(output, || report::document(&report), || report::text(&report))?;
     if let Some(error) = &report.ending.error {
         complain(error);
     }
     Ok(if report.ending.exit == ExitCode::Ok { printed } else { report.ending.exit })
+}
+
+/// Carries a script out on each host and reports what they say differently.
+fn compare(
+    options: &MachineOptions,
+    source: &ScriptSource,
+    script: &Script,
+    output: OutputArgs,
+) -> Result<ExitCode, Failure> {
+    let report = compare::run(options, source, script)?;
+    let printed = tell(output, || report.document(), || report.text())?;
+    report.errors().iter().for_each(|error| complain(error));
+    Ok(if report.exit() == ExitCode::Ok { printed } else { report.exit() })
+}
+
+/// Prints a report as the user wants it.
+fn tell(
+    output: OutputArgs,
+    document: impl FnOnce() -> Result<String, serde_json::Error>,
+    text: impl FnOnce() -> String,
+) -> Result<ExitCode, Failure> {
+    Ok(match (output.json, output.quiet) {
+        (true, _) => print(&document()?),
+        (false, true) => ExitCode::Ok,
+        (false, false) => print(&text()),
+    })
 }
 
 /// Looks at this host and reports.

@@ -1,12 +1,15 @@
-//! A machine from its options to its report.
+//! A script from its options to its report, on one host.
 
 use wirevm_devices::durability::Durability;
+use wirevm_devices::pin::LockFaults;
 use wirevm_vmm::{Machine, Outcome, kvm};
 
 use crate::config::MachineOptions;
 use crate::exit_code::{CommandError, ExitCode};
+use crate::fake_host::FakeTarget;
+use crate::hosts::HostKind;
 use crate::kvm_target::{KvmTarget, ended, exit_code_of};
-use crate::prepare::prepare;
+use crate::prepare::{fake_config, prepare, start_hosted};
 use crate::report::{MachineReport, RunReport};
 use crate::script::Script;
 use crate::script::run::{End, Run, run as run_script};
@@ -15,15 +18,31 @@ use crate::script::source::ScriptSource;
 /// Fewer instructions than this from entry to ready mean that KVM emulated the odd port access only, not ring 0.
 const EMULATED_RING_0: u64 = 1000;
 
-/// Boots a guest, carries a script out, and reports both. `source` is where the script came from.
+/// Carries a script out on a host, and reports both. `source` is where the script came from.
 ///
-/// What goes wrong once the guest runs is part of the report. An image of the user's own, booted without a script of the
-/// user's own, need not take commands: it may as well do its work and end.
+/// What goes wrong once the guest runs is part of the report.
 ///
 /// # Errors
 /// [`CommandError`] when no guest took commands. A RAM file that was made for it stays if the guest ran at all.
-pub fn run(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
-    let (mut machine, mut report) = prepare(options)?.start()?;
+pub fn run(
+    host: HostKind,
+    options: &MachineOptions,
+    source: &ScriptSource,
+    script: &Script,
+) -> Result<RunReport, CommandError> {
+    match host {
+        HostKind::Kvm => run_on_kvm(options, source, script),
+        HostKind::Hosted => run_hosted(options, source, script),
+        HostKind::Fake => run_on_fake(options, source, script),
+    }
+}
+
+/// Boots a guest for the script. An image of the user's own, booted without a script of the user's own, need not take
+/// commands: it may as well do its work and end.
+fn run_on_kvm(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
+    let faults = LockFaults::default();
+    let started = prepare(options).and_then(|prepared| prepared.with_lock_faults(faults.clone()).start());
+    let (mut machine, mut report) = started.map_err(|error| with_way_out(error, options))?;
     if *source == ScriptSource::Demo
         && options.kernel.is_some()
         && let Err(Outcome::Exit { code }) = machine.wait_ready()
@@ -32,8 +51,8 @@ pub fn run(options: &MachineOptions, source: &ScriptSource, script: &Script) -> 
         return Ok(RunReport::new(report, "the image's own program", Run { steps: vec![], end: End::Exited(code) }));
     }
     boot(&machine, &mut report)?;
-    let durable = report.durability == Durability::Shared.to_string();
-    let run = run_script(script, &mut KvmTarget::new(&mut machine), durable);
+    let durable = is_durable(&report);
+    let run = run_script(script, &mut KvmTarget::new(&mut machine, faults), durable);
     let mut report = RunReport::new(report, &source.to_string(), run);
     // A script that says `exit` has ended the guest; otherwise its last line is the end.
     machine.stop();
@@ -49,6 +68,36 @@ pub fn run(options: &MachineOptions, source: &ScriptSource, script: &Script) -> 
     Ok(report)
 }
 
+fn run_hosted(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
+    let (mut target, report) = start_hosted(options)?;
+    let durable = is_durable(&report);
+    let run = run_script(script, &mut target, durable);
+    let mut report = RunReport::new(report, &source.to_string(), run);
+    if let Err(error) = target.finish() {
+        report.ended_by(&error);
+    }
+    Ok(report)
+}
+
+fn run_on_fake(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
+    let (config, report) = fake_config(options)?;
+    let durable = config.durable;
+    let run = run_script(script, &mut FakeTarget::start(config)?, durable);
+    Ok(RunReport::new(report, &source.to_string(), run))
+}
+
+fn is_durable(report: &MachineReport) -> bool {
+    report.durability == Durability::Shared.to_string()
+}
+
+/// Adds to an error that KVM is behind what needs none, unless it is an image that is to be booted.
+fn with_way_out(error: CommandError, options: &MachineOptions) -> CommandError {
+    if error.exit == ExitCode::Kvm && options.kernel.is_none() {
+        return CommandError::new(ExitCode::Kvm, format!("{error}; --on hosted needs no KVM"));
+    }
+    error
+}
+
 /// Waits until the guest takes commands and notes what that took.
 pub fn boot(machine: &Machine, report: &mut MachineReport) -> Result<(), CommandError> {
     let booted = machine.wait_ready().map_err(|outcome| {
@@ -62,7 +111,7 @@ pub fn boot(machine: &Machine, report: &mut MachineReport) -> Result<(), Command
     report.boot_time = booted.elapsed;
     report.boot_instructions = booted.instructions.filter(|count| *count >= EMULATED_RING_0);
     let ring_0 = if report.boot_instructions.is_some() { "ring 0 emulated" } else { "ring 0 native" };
-    report.kvm = format!("{}, {ring_0}", report.kvm);
+    report.kvm = report.kvm.take().map(|kvm| format!("{kvm}, {ring_0}"));
     Ok(())
 }
 

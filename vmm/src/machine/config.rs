@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 use wirevm_devices::bus::OverlapError;
-use wirevm_devices::pin::LimitError;
+use wirevm_devices::pin::{LimitError, LockFaults};
 use wirevm_devices::ramfile::RamFileError;
 use wirevm_devices::sync::SyncStartError;
 use wirevm_devices::view::ViewError;
@@ -31,6 +31,8 @@ pub enum StorageErrorPolicy {
 pub struct MachineConfig {
     /// Pages that the guest may keep wired.
     pub wire_quota_pages: u64,
+    /// Failures that locks are to meet, for whoever wants to see how a guest copes.
+    pub lock_faults: Option<LockFaults>,
     /// How long the machine may run.
     pub time_limit: Option<Duration>,
     /// What to do when storage reports an error.

@@ -12,7 +12,7 @@ use wirevm_devices::bus::{Bus, BusRange, PortDevice};
 use wirevm_devices::guest_memory::GuestMemory;
 use wirevm_devices::hypercall::Hypercall;
 use wirevm_devices::lifecycle::Lifecycle;
-use wirevm_devices::pin::{PinConfig, PinService, RunsMethod, map_entry_budget};
+use wirevm_devices::pin::{FaultyMethod, PinConfig, PinMethod, PinService, RunsMethod, map_entry_budget};
 use wirevm_devices::ramfile::{RamFile, RamState};
 use wirevm_devices::serial::SerialConsole;
 use wirevm_devices::sync::{SyncConfig, SyncService, SyncStartError};
@@ -145,7 +145,12 @@ fn services(
         quota_pages: config.wire_quota_pages,
         map_entry_budget: map_entry_budget()?,
     };
-    let pins = Arc::new(PinService::new(Box::new(RunsMethod::new(Arc::clone(view))), pin_config));
+    let locks = RunsMethod::new(Arc::clone(view));
+    let locks: Box<dyn PinMethod> = match &config.lock_faults {
+        Some(faults) => Box::new(FaultyMethod::new(locks, faults.clone())),
+        None => Box::new(locks),
+    };
+    let pins = Arc::new(PinService::new(locks, pin_config));
     let syncs = Arc::new(start_syncs(ram, shared, config.on_storage_error)?);
     let call_pages = layout
         .call_pages()

@@ -34,6 +34,11 @@ pub fn switch_to(root: Frame) {
     unsafe { Cr3::write(PhysFrame::containing_address(address), Cr3Flags::empty()) };
 }
 
+/// Tells whether `root` is the address space.
+pub fn is_loaded(root: Frame) -> bool {
+    Cr3::read().0.start_address().as_u64() == RAM_BASE + root.0 * PAGE_SIZE
+}
+
 /// Forgets the translation of one virtual page.
 pub fn flush_page(page: u64) {
     tlb::flush(VirtAddr::new_truncate(page * PAGE_SIZE));

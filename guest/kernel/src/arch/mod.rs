@@ -6,9 +6,10 @@ mod cpu;
 mod descriptors;
 mod strings;
 mod trap;
+mod unwind;
 
 pub use access::{compare, copy};
-pub use cpu::{flush_page, flush_translations, halt_until_interrupt, registers, stop, switch_to};
+pub use cpu::{flush_page, flush_translations, halt_until_interrupt, is_loaded, registers, stop, switch_to};
 pub use cpu::{port_in, port_out, port_out_bytes};
 pub use cpu::{touch_nothing, triple_fault};
 pub use trap::take_events;

@@ -1,4 +1,4 @@
-//! The byte routines that compiled code calls, as string instructions: where ring 0 is emulated, one of those counts as one
+//! The byte routines that compiled code calls, and a search of the kernel's own, as string instructions: where ring 0 is emulated, one of those counts as one
 //! instruction however long it runs, and a quadword element costs as much as a byte.
 //!
 //! Written in assembly because a loop in Rust may be compiled into a call of the routine that it implements. They also
@@ -72,6 +72,17 @@ macro_rules! routines {
             "movzx ecx, byte ptr [rsi - 1]",
             "sub eax, ecx",
             "2: ret",
+            // first_nonzero(words: rdi, count: rsi) -> index of the first word that is not zero, or count
+            concat!(".global ", $prefix, "first_nonzero"),
+            concat!($prefix, "first_nonzero:"),
+            "mov rcx, rsi",
+            "xor eax, eax",
+            "repe scasq",
+            "mov rax, rsi",
+            "je 2f",
+            "sub rax, rcx",
+            "dec rax",
+            "2: ret",
             ".popsection",
         );
     };
@@ -90,6 +101,7 @@ mod test {
         fn guest_memmove(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8;
         fn guest_memset(to: *mut u8, byte: i32, bytes: usize) -> *mut u8;
         fn guest_memcmp(a: *const u8, b: *const u8, bytes: usize) -> i32;
+        fn guest_first_nonzero(words: *const u64, count: usize) -> usize;
     }
 
     fn sample(length: usize) -> Vec<u8> {
@@ -143,5 +155,16 @@ mod test {
         }
         // SAFETY: two slices of 2 bytes.
         assert!(unsafe { guest_memcmp([0xff, 0].as_ptr(), [1, 9].as_ptr(), 2) } > 0);
+    }
+
+    #[test]
+    fn search_finds_the_first_word_that_is_not_zero() {
+        for count in 0..20 {
+            for first in 0..=count {
+                let words: Vec<u64> = (0..count + 1).map(|at| if at < first { 0 } else { 1 << 63 }).collect();
+                // SAFETY: the vector has more than `count` words.
+                assert_eq!(unsafe { guest_first_nonzero(words.as_ptr(), count) }, first, "of {count} words");
+            }
+        }
     }
 }

@@ -1,10 +1,16 @@
-use super::{ACCESSED, DIRTY, ENTRIES, LARGE, NO_EXECUTE, PRESENT, PageTables, TableMemory, USER, WRITABLE, frame_of};
+use super::entry::{ACCESSED, DIRTY, ENTRIES, LARGE, NO_EXECUTE, PRESENT, USER, WRITABLE, frame_of};
+use super::{PageTables, TableMemory};
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use wirevm_map::{FrameRun, PageRange, Prot};
 
 /// Tables stand behind this frame, the frames that tests map in front of it, so that a link is told from a mapping.
 const FIRST_TABLE: u64 = 1 << 30;
+/// Pages that one directory covers, and pages that the table above it does.
+const DIRECTORY_PAGES: u64 = 512 * 512;
+const POINTERS_PAGES: u64 = 512 * DIRECTORY_PAGES;
 
 /// Tables in ordinary memory, a translation cache that forgets only what it is told to, and a frame budget.
 #[derive(Default)]
@@ -15,6 +21,14 @@ struct Memory {
     cached: BTreeSet<u64>,
     /// Tables that a processor may still reach through a link that it has cached.
     linked: BTreeSet<u64>,
+    /// Entries read and written.
+    accesses: Cell<u64>,
+}
+
+impl Memory {
+    fn entry(&self, frame: u64, index: u64) -> u64 {
+        self.tables[&frame][usize::try_from(index).expect("index")]
+    }
 }
 
 impl TableMemory for Memory {
@@ -31,14 +45,24 @@ impl TableMemory for Memory {
         self.budget += 1;
     }
     fn read(&self, frame: u64, index: u64) -> u64 {
-        self.tables[&frame][usize::try_from(index).expect("index")]
+        self.accesses.set(self.accesses.get() + 1);
+        self.entry(frame, index)
     }
     fn write(&mut self, frame: u64, index: u64, entry: u64) {
+        self.accesses.set(self.accesses.get() + 1);
         let place = &mut self.tables.get_mut(&frame).expect("table")[usize::try_from(index).expect("index")];
         let old = std::mem::replace(place, entry);
         if old & PRESENT != 0 && old != entry && frame_of(old) > FIRST_TABLE {
             self.linked.insert(frame_of(old));
         }
+    }
+    fn first_used(&self, frame: u64, indices: Range<u64>) -> Option<(u64, u64)> {
+        self.accesses.set(self.accesses.get() + 1);
+        indices.map(|index| (index, self.entry(frame, index))).find(|(_, entry)| *entry != 0)
+    }
+    fn fill(&mut self, frame: u64, entry: u64, step: u64) {
+        assert!(self.entry(frame, 0) == 0 && !self.linked.contains(&frame), "table {frame} is in use");
+        (0..ENTRIES).for_each(|index| self.write(frame, index, entry + index * step));
     }
     fn invalidate(&mut self, pages: PageRange) {
         self.cached.retain(|page| !pages.contains(*page));
@@ -100,7 +124,7 @@ fn dirty_of(tables: &mut PageTables<Memory>, pages: PageRange) -> Vec<PageRange>
 fn aligned_run_is_mapped_large_and_the_rest_small() {
     let mut tables = tables(100);
     tables.enter(510, FrameRun::new(1022, 520), Prot::DEFAULT).expect("entered");
-    let directory = tables.find_table(512, 1).expect("directory");
+    let directory = tables.find_directory(512).expect("directory");
     assert_ne!(tables.memory.read(directory, 1) & LARGE, 0);
     for page in 510..1030 {
         assert_eq!(walk(&tables, page).map(|found| found.0), Some(page + 512));
@@ -185,11 +209,107 @@ fn release_gives_every_table_back() {
     tables.release();
     assert_eq!(tables.memory.tables.len(), 1);
     assert_eq!(tables.memory.budget, 100);
+    tables.enter(3, FrameRun::new(0, 2000), Prot::READ).expect("entered");
+    tables.release_all();
+    assert_eq!((tables.memory.tables.len(), tables.memory.budget), (0, 101));
+}
+
+#[test]
+fn translation_of_a_page_is_its_frame_and_its_rights() {
+    let mut tables = tables(100);
+    tables.enter(510, FrameRun::new(1022, 515), Prot::DEFAULT).expect("entered");
+    tables.protect(PageRange::new(512, 1024), Prot::READ | Prot::EXECUTE).expect("protected");
+    assert_eq!(tables.translate(510), Some((1022, Prot::DEFAULT)));
+    assert_eq!(tables.translate(1000), Some((1512, Prot::READ | Prot::EXECUTE)));
+    assert_eq!(tables.translate(1024), Some((1536, Prot::DEFAULT)));
+    for absent in [0, 509, 1025, DIRECTORY_PAGES, 1 << 34, 1 << 35, u64::MAX >> 12] {
+        assert_eq!(tables.translate(absent), None, "page {absent}");
+    }
+}
+
+#[test]
+fn run_over_several_directories_is_walked_to_once_a_directory() {
+    // Two directories and a half, in the middle of which the table above ends as well.
+    let first = POINTERS_PAGES - DIRECTORY_PAGES - 512;
+    let run = FrameRun::new(1024, 2 * DIRECTORY_PAGES + 100 * 512);
+    let all = PageRange::new(first, first + run.pages);
+    let large = run.pages / 512;
+    let mut tables = tables(100);
+    let counted = |tables: &mut PageTables<Memory>, an_entry: u64, work: &mut dyn FnMut(&mut PageTables<Memory>)| {
+        tables.memory.accesses.set(0);
+        work(tables);
+        let most = an_entry * large + 100;
+        assert!(tables.memory.accesses.get() <= most, "{} accesses, not {most}", tables.memory.accesses.get());
+    };
+    counted(&mut tables, 2, &mut |tables| tables.enter(first, run, Prot::DEFAULT).expect("entered"));
+    for page in [0, 511, 512, 513, DIRECTORY_PAGES + 511, DIRECTORY_PAGES + 512, run.pages - 1] {
+        assert_eq!(tables.translate(first + page), Some((1024 + page, Prot::DEFAULT)));
+    }
+    for absent in [first - 1, all.end] {
+        assert_eq!(tables.translate(absent), None);
+    }
+    let stores = [first, first + 600, first + DIRECTORY_PAGES + 512, all.end - 1];
+    let blocks: Vec<PageRange> = stores.map(|page| PageRange::new(page / 512 * 512, page / 512 * 512 + 512)).to_vec();
+    stores.into_iter().for_each(|page| store(&mut tables, page));
+    counted(&mut tables, 2, &mut |tables| tables.protect(all, Prot::READ).expect("protected"));
+    counted(&mut tables, 1, &mut |tables| {
+        let expected = [PageRange::new(first, first + 1024), blocks[2], blocks[3]];
+        assert_eq!(dirty_of(tables, all), expected);
+    });
+    // What is entered as it stands needs no more than a look, and keeps its mark.
+    tables.protect(all, Prot::DEFAULT).expect("protected");
+    store(&mut tables, first + 600);
+    counted(&mut tables, 1, &mut |tables| tables.enter(first, run, Prot::DEFAULT).expect("nothing to do"));
+    counted(&mut tables, 2, &mut |tables| {
+        let mut dirty = Vec::new();
+        tables.remove(all, &mut |run| dirty.push(run)).expect("removed");
+        assert_eq!(dirty, [blocks[1]]);
+    });
+    for page in (0..run.pages).step_by(512) {
+        assert_eq!(tables.translate(first + page), None);
+    }
+}
+
+#[test]
+fn large_pages_take_the_place_of_small_tables_among_them() {
+    let mut tables = tables(100);
+    let first = DIRECTORY_PAGES - 1024;
+    tables.enter(first, FrameRun::new(0, 2048), Prot::DEFAULT).expect("entered");
+    tables.remove(PageRange::new(first + 600, first + 601), &mut |_| ()).expect("split");
+    tables.enter(first + 1024, FrameRun::new(7, 3), Prot::READ).expect("split");
+    let before = tables.memory.tables.len();
+    tables.memory.cached = (first..first + 2048).collect();
+    tables.enter(first, FrameRun::new(4096, 2048), Prot::READ).expect("entered");
+    assert_eq!(before - tables.memory.tables.len(), 2, "their tables are free");
+    assert!(tables.memory.cached.is_empty());
+    for page in 0..2048 {
+        assert_eq!(tables.translate(first + page), Some((4096 + page, Prot::READ)));
+    }
+}
+
+#[test]
+fn failure_to_enter_leaves_what_reaches_over_the_ends_and_its_dirt() {
+    // Large pages at 0, 512 and 1024. The run begins inside the first, as that maps it already, and ends inside the last.
+    for (frame, fails) in [(100, false), (10_341, true)] {
+        let mut tables = tables(3);
+        tables.enter(0, FrameRun::new(0, 1536), Prot::DEFAULT).expect("two tables");
+        [50, 1500].into_iter().for_each(|page| store(&mut tables, page));
+        tables.memory.budget = 0;
+        let entered = tables.enter(100, FrameRun::new(frame, 1300), Prot::DEFAULT);
+        assert_eq!(entered.is_err(), fails, "what is there already needs no frame");
+        assert_eq!(tables.translate(99), Some((99, Prot::DEFAULT)));
+        assert_eq!(tables.translate(1400), Some((1400, Prot::DEFAULT)));
+        assert_eq!(tables.translate(600).is_none(), fails, "nothing that could go stays");
+        let dirty = dirty_of(&mut tables, PageRange::new(0, 1536));
+        assert_eq!(dirty, [PageRange::new(0, 512), PageRange::new(1024, 1536)]);
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Enter(u64, u64, u64, Prot),
+    /// The same with so few frames for tables that it may fail.
+    EnterShort(u64, u64, u64, Prot, u64),
     Remove(PageRange),
     Protect(PageRange, Prot),
     Clean(PageRange),
@@ -212,6 +332,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (edge(), edge(), 1_u64..1100, prot())
             .prop_map(|(page, frame, pages, prot)| Step::Enter(page, frame, pages, prot)),
+        (edge(), edge(), 1_u64..1100, prot(), 0_u64..4)
+            .prop_map(|(page, frame, pages, prot, budget)| Step::EnterShort(page, frame, pages, prot, budget)),
         range().prop_map(Step::Remove),
         (range(), prot()).prop_map(|(pages, prot)| Step::Protect(pages, prot)),
         range().prop_map(Step::Clean),
@@ -220,24 +342,60 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Where the model's pages stand: at the bottom, over the end of a directory, over that of the table above.
+fn bases() -> impl Strategy<Value = u64> {
+    prop::sample::select(vec![0, DIRECTORY_PAGES - 1024, POINTERS_PAGES - 1024])
+}
+
+/// Pages as frames, rights and marks.
+type Model = BTreeMap<u64, (u64, Prot, bool)>;
+
+/// Notes a failure to enter `run`: whatever is still mapped of it is mapped as it was, by a large page that reaches over
+/// an end.
+fn fail_in_model(model: &mut Model, tables: &PageTables<Memory>, pages: PageRange) {
+    for page in pages.start..pages.end {
+        if tables.translate(page).is_some() {
+            let block = page - page % 512;
+            assert!(block < pages.start || pages.end < block + 512, "page {page} could have been unmapped");
+        } else {
+            model.remove(&page);
+        }
+    }
+}
+
 proptest! {
     /// Frames and protections against a map with one entry a page; dirt may be reported in excess, never missed;
     /// a translation that was cached before a change is forgotten by it.
     #[test]
-    fn tables_agree_with_one_entry_a_page(steps in prop::collection::vec(step(), 1..30)) {
+    fn tables_agree_with_one_entry_a_page(base in bases(), steps in prop::collection::vec(step(), 1..30)) {
         let mut tables = tables(1000);
-        let mut model: BTreeMap<u64, (u64, Prot, bool)> = BTreeMap::new();
+        let mut model = Model::new();
+        let shifted = |pages: PageRange| PageRange::new(base + pages.start, base + pages.end);
         for step in steps {
             tables.memory.cached = model.keys().copied().collect();
             let before = model.clone();
             match step {
                 Step::Enter(page, frame, pages, prot) => {
-                    tables.enter(page, FrameRun::new(frame, pages), prot).expect("enough frames");
+                    tables.enter(base + page, FrameRun::new(frame, pages), prot).expect("enough frames");
                     for i in 0..pages {
-                        model.insert(page + i, (frame + i, prot, false));
+                        model.insert(base + page + i, (frame + i, prot, false));
+                    }
+                }
+                Step::EnterShort(page, frame, pages, prot, budget) => {
+                    let kept = tables.memory.budget - budget;
+                    tables.memory.budget = budget;
+                    let entered = tables.enter(base + page, FrameRun::new(frame, pages), prot);
+                    tables.memory.budget += kept;
+                    if entered.is_err() {
+                        fail_in_model(&mut model, &tables, shifted(PageRange::new(page, page + pages)));
+                    } else {
+                        for i in 0..pages {
+                            model.insert(base + page + i, (frame + i, prot, false));
+                        }
                     }
                 }
                 Step::Remove(pages) => {
+                    let pages = shifted(pages);
                     let mut dirty = BTreeSet::new();
                     tables.remove(pages, &mut |run| dirty.extend(run.start..run.end)).expect("enough frames");
                     for page in pages.start..pages.end {
@@ -248,12 +406,14 @@ proptest! {
                     assert!(dirty.iter().all(|page| pages.contains(*page) && before.contains_key(page)));
                 }
                 Step::Protect(pages, prot) => {
+                    let pages = shifted(pages);
                     tables.protect(pages, prot).expect("enough frames");
                     for (_, mapping) in model.range_mut(pages.start..pages.end) {
                         mapping.1 = prot;
                     }
                 }
                 Step::Clean(pages) => {
+                    let pages = shifted(pages);
                     let found: BTreeSet<u64> = dirty_of(&mut tables, pages).iter().flat_map(|run| run.start..run.end).collect();
                     for (page, mapping) in model.range_mut(pages.start..pages.end) {
                         assert!(!mapping.2 || found.contains(page), "dirt of page {page} is missed");
@@ -261,14 +421,15 @@ proptest! {
                     }
                 }
                 Step::Store(page) => {
-                    store(&mut tables, page);
-                    if let Some(mapping) = model.get_mut(&page) {
+                    store(&mut tables, base + page);
+                    if let Some(mapping) = model.get_mut(&(base + page)) {
                         mapping.2 |= mapping.1.contains(Prot::WRITE);
                     }
                 }
             }
-            for page in 0..4096 {
+            for page in base.saturating_sub(512)..base + 4096 {
                 let found = walk(&tables, page);
+                assert_eq!(tables.translate(page), model.get(&page).map(|it| (it.0, it.1)), "page {page}");
                 assert_eq!(found.map(|it| it.0), model.get(&page).map(|it| it.0), "frame of page {page}");
                 let writable = found.is_some_and(|it| it.1 & WRITABLE != 0);
                 assert_eq!(writable, model.get(&page).is_some_and(|it| it.1.contains(Prot::WRITE)));

@@ -12,13 +12,16 @@ use core::task::{Context, Poll, Waker};
 
 use spin::Mutex;
 
-/// Runs tasks one poll at a time, in an order that a seed decides.
+/// Runs tasks one poll at a time, in an order that a seed decides, or whoever calls [`Executor::poll`].
 pub struct Executor<'a> {
     tasks: Vec<Task<'a>>,
+    spawned: usize,
     random: u64,
 }
 
 struct Task<'a> {
+    /// How many tasks were added before this one.
+    number: usize,
     future: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
     runnable: Arc<Runnable>,
 }
@@ -67,7 +70,7 @@ impl<'a> Executor<'a> {
     /// Creates an executor without tasks. Equal seeds give equal orders.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { tasks: Vec::new(), random: seed }
+        Self { tasks: Vec::new(), spawned: 0, random: seed }
     }
 
     /// Adds a task, runnable from the start.
@@ -78,7 +81,9 @@ impl<'a> Executor<'a> {
             let value = future.await;
             *slot.lock() = Some(value);
         });
-        self.tasks.push(Task { future, runnable: Arc::new(Runnable(AtomicBool::new(true))) });
+        let runnable = Arc::new(Runnable(AtomicBool::new(true)));
+        self.tasks.push(Task { number: self.spawned, future, runnable });
+        self.spawned += 1;
         output
     }
 
@@ -88,21 +93,33 @@ impl<'a> Executor<'a> {
         self.tasks.len()
     }
 
-    /// Polls one of the runnable tasks; `false` when there is none.
-    pub fn step(&mut self) -> bool {
-        let runnable: Vec<usize> =
-            (0..self.tasks.len()).filter(|&at| self.tasks[at].runnable.0.load(Ordering::Relaxed)).collect();
-        if runnable.is_empty() {
+    /// Returns the numbers of the runnable tasks, in order: how many tasks had been added before each.
+    pub fn runnable(&self) -> impl Iterator<Item = usize> {
+        self.tasks.iter().filter(|task| task.runnable.0.load(Ordering::Relaxed)).map(|task| task.number)
+    }
+
+    /// Polls the task of that number; `false` if it has ended or is not runnable.
+    pub fn poll(&mut self, number: usize) -> bool {
+        let Some(at) = self.tasks.iter().position(|task| task.number == number) else { return false };
+        let task = &mut self.tasks[at];
+        if !task.runnable.0.swap(false, Ordering::Relaxed) {
             return false;
         }
-        let at = runnable[self.draw(runnable.len())];
-        let task = &mut self.tasks[at];
-        task.runnable.0.store(false, Ordering::Relaxed);
         let waker = Waker::from(Arc::clone(&task.runnable));
         if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             self.tasks.remove(at);
         }
         true
+    }
+
+    /// Polls one of the runnable tasks; `false` when there is none.
+    pub fn step(&mut self) -> bool {
+        let runnable: Vec<usize> = self.runnable().collect();
+        if runnable.is_empty() {
+            return false;
+        }
+        let number = runnable[self.draw(runnable.len())];
+        self.poll(number)
     }
 
     /// Polls until no task is runnable and returns how many are left.
@@ -198,6 +215,18 @@ mod test {
     fn run_same_seed_gives_the_same_order_and_seeds_differ() {
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));
+    }
+
+    #[test]
+    fn poll_runs_the_chosen_task_and_refuses_one_that_can_not_run() {
+        let mut executor = Executor::new(0);
+        let never = executor.spawn(pending::<()>());
+        let twice = executor.spawn(yield_now());
+        assert_eq!(executor.runnable().collect::<Vec<_>>(), [0, 1]);
+        assert!(executor.poll(0) && !executor.poll(0), "nothing has woken it");
+        assert!(executor.poll(1) && executor.poll(1));
+        assert_eq!((twice.take(), never.is_ready(), executor.remaining()), (Some(()), false, 1));
+        assert!(!executor.poll(1) && !executor.poll(2));
     }
 
     #[test]

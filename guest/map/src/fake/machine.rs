@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::{FakeFrames, FakeHost, FakePmap, FakePorts, FakeRam};
 use crate::kern_return::KernReturn;
-use crate::map::VmMap;
+use crate::map::{VmMap, check_all, check_quiet};
 use crate::units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
 use crate::vm::Vm;
 
@@ -77,8 +77,19 @@ impl FakeMachine {
     /// # Partial effects
     /// The bytes below that page are read.
     pub async fn read(&self, address: u64, into: &mut [u8]) -> Result<(), KernReturn> {
+        self.read_in(&self.map, address, into).await
+    }
+
+    /// As [`FakeMachine::read`], in another map of the system.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Partial effects
+    /// As there.
+    pub async fn read_in(&self, map: &VmMap<FakePorts>, address: u64, into: &mut [u8]) -> Result<(), KernReturn> {
         for (page, offset, bytes) in pieces(address, into.len()) {
-            let frame = self.access(page, Prot::READ).await?;
+            let frame = access(map, page, Prot::READ).await?;
             self.ram.read(frame, offset, &mut into[bytes]);
         }
         Ok(())
@@ -92,8 +103,19 @@ impl FakeMachine {
     /// # Partial effects
     /// The bytes below that page are written.
     pub async fn write(&self, address: u64, from: &[u8]) -> Result<(), KernReturn> {
+        self.write_in(&self.map, address, from).await
+    }
+
+    /// As [`FakeMachine::write`], in another map of the system.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Partial effects
+    /// As there.
+    pub async fn write_in(&self, map: &VmMap<FakePorts>, address: u64, from: &[u8]) -> Result<(), KernReturn> {
         for (page, offset, bytes) in pieces(address, from.len()) {
-            let frame = self.access(page, Prot::WRITE).await?;
+            let frame = access(map, page, Prot::WRITE).await?;
             self.ram.write(frame, offset, &from[bytes]);
         }
         Ok(())
@@ -109,83 +131,110 @@ impl FakeMachine {
         Some(byte[0])
     }
 
-    async fn access(&self, page: u64, access: Prot) -> Result<u64, KernReturn> {
-        loop {
-            if let Ok(frame) = self.map.with_pmap(|pmap| pmap.access(page, access)) {
-                return Ok(frame);
-            }
-            self.map.fault(page << PAGE_SHIFT, access).await?;
-        }
-    }
-
-    /// Checks what must hold while operations are under way: the map's invariants, the host's contract, and that
-    /// page tables map nothing but what the map shows.
+    /// Checks what must hold while operations are under way; see [`check_maps`].
     ///
     /// # Errors
     /// A sentence about the first thing found wrong.
     pub fn check(&self) -> Result<(), String> {
-        self.map.check().map_err(|violation| violation.to_string())?;
-        if let Some(violation) = self.host().violations().first() {
-            return Err(alloc::format!("the host's contract was broken: {violation}"));
-        }
-        let entries = self.map.entries();
-        let frames = self.map.frames(self.config.map_pages.start, self.config.map_pages.end);
-        let mapped = self.map.with_pmap(|pmap| {
-            let mapping = |page| (page, pmap.translation(page));
-            pmap.mapped_pages().into_iter().map(mapping).collect::<Vec<_>>()
-        });
-        for (page, translation) in mapped {
-            let entry = entries.iter().find(|entry| entry.pages.contains(page));
-            let row = frames.iter().find(|row| row.pages.contains(page));
-            let frame = row.and_then(|row| Some(row.frames?.first + (page - row.pages.start)));
-            let agrees = match (translation, entry) {
-                (Some(mapped), Some(entry)) => entry.prot == mapped.prot && frame == Some(mapped.frame),
-                _ => false,
-            };
-            if !agrees {
-                return Err(alloc::format!(
-                    "page {page} is mapped as {translation:?}, entry {entry:?}, frame {frame:?}"
-                ));
-            }
-        }
-        Ok(())
+        check_maps(&[&self.map])
     }
 
-    /// As [`FakeMachine::check`], and what must hold when no operation is under way: nothing is in transition or
-    /// waited for, the host has wired exactly the frames of wired pages, the charge is exact, and no frame is
-    /// lost.
+    /// As [`FakeMachine::check`], and what must hold when no operation is under way; see [`check_quiet_maps`].
     ///
     /// # Errors
     /// A sentence about the first thing found wrong.
     pub fn check_quiet(&self) -> Result<(), String> {
-        self.check()?;
-        let entries = self.map.entries();
-        if let Some(entry) = entries.iter().find(|entry| entry.in_transition) {
-            return Err(alloc::format!("an entry is left in transition: {entry:?}"));
-        }
-        let mut wired: Vec<FrameRun> = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.wired_count > 0) {
-            wired.extend(self.map.frames(entry.pages.start, entry.pages.end).iter().filter_map(|row| row.frames));
-        }
-        wired.sort_unstable_by_key(|run| run.first);
-        let pages_of = |runs: &[FrameRun]| runs.iter().flat_map(|run| run.first..run.end()).collect::<Vec<_>>();
-        let ledger = self.host().wired();
-        if pages_of(&wired) != pages_of(&ledger) {
-            return Err(alloc::format!("the host has wired {ledger:?}, the map {wired:?}"));
-        }
-        let (charged, total) = (self.map.user_wired_pages(), self.vm.user_wired_pages());
-        if charged != total {
-            return Err(alloc::format!("the map is charged {charged} pages, the system {total}"));
-        }
-        let stats = self.map.stats();
-        if stats.resident_pages + self.frames().free_pages() != self.config.frame_pages {
-            return Err(alloc::format!("frames are lost: {stats:?}, {} are free", self.frames().free_pages()));
-        }
-        if stats.cleaning_pages > 0 {
-            return Err(alloc::format!("pages are left cleaning: {stats:?}"));
+        self.check_quiet_with(&[])
+    }
+
+    /// As [`FakeMachine::check_quiet`], where `others` are the system's further maps.
+    ///
+    /// # Errors
+    /// A sentence about the first thing found wrong.
+    pub fn check_quiet_with(&self, others: &[&VmMap<FakePorts>]) -> Result<(), String> {
+        let maps: Vec<&VmMap<FakePorts>> = core::iter::once(&*self.map).chain(others.iter().copied()).collect();
+        check_quiet_maps(&maps)?;
+        let (resident, free) = (self.vm.resident_pages(), self.frames().free_pages());
+        if resident + free != self.config.frame_pages {
+            return Err(alloc::format!("frames are lost: {resident} are resident and {free} free"));
         }
         Ok(())
     }
+}
+
+/// Returns the frame behind a page, as an access by a processor finds it, taking faults.
+async fn access(map: &VmMap<FakePorts>, page: u64, access: Prot) -> Result<u64, KernReturn> {
+    loop {
+        if let Ok(frame) = map.with_pmap(|pmap| pmap.access(page, access)) {
+            return Ok(frame);
+        }
+        map.fault(page << PAGE_SHIFT, access).await?;
+    }
+}
+
+/// Checks what must hold of a system whose maps are `maps`, all of them, while operations are under way: every invariant, the
+/// host's contract, and that page tables map nothing but what the maps show.
+///
+/// # Errors
+/// A sentence about the first thing found wrong.
+pub fn check_maps(maps: &[&VmMap<FakePorts>]) -> Result<(), String> {
+    check_all(maps).map_err(|violation| violation.to_string())?;
+    for map in maps {
+        if let Some(violation) = map.vm().host().violations().first() {
+            return Err(alloc::format!("the host's contract was broken: {violation}"));
+        }
+        check_mappings(map)?;
+    }
+    Ok(())
+}
+
+/// Checks that every mapping shows the frame that the map says, and permits no more than the entry.
+fn check_mappings(map: &VmMap<FakePorts>) -> Result<(), String> {
+    let entries = map.entries();
+    let bounds = map.bounds();
+    let frames = map.frames(bounds.start, bounds.end);
+    let mapped = map.with_pmap(|pmap| {
+        let mapping = |page| (page, pmap.translation(page));
+        pmap.mapped_pages().into_iter().map(mapping).collect::<Vec<_>>()
+    });
+    // Both lists are in order, and so are the pages.
+    let (mut entries, mut frames) = (entries.iter().peekable(), frames.iter().peekable());
+    for (page, translation) in mapped {
+        while entries.next_if(|entry| entry.pages.end <= page).is_some() {}
+        while frames.next_if(|row| row.pages.end <= page).is_some() {}
+        let entry = entries.peek().filter(|entry| entry.pages.contains(page));
+        let row = frames.peek().filter(|row| row.pages.contains(page));
+        let frame = row.and_then(|row| Some(row.frames?.first + (page - row.pages.start)));
+        let agrees = match (translation, entry) {
+            (Some(mapped), Some(entry)) => {
+                // Where others see the page too, it may not be written yet.
+                let shared = entry.prot.without(Prot::WRITE);
+                frame == Some(mapped.frame) && (mapped.prot == entry.prot && !entry.needs_copy || mapped.prot == shared)
+            }
+            _ => false,
+        };
+        if !agrees {
+            return Err(alloc::format!("page {page} is mapped as {translation:?}, entry {entry:?}, frame {frame:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// As [`check_maps`], and what must hold when no operation is under way: nothing is in transition, waited for or busy, and the host
+/// holds exactly the frames of wired pages.
+///
+/// # Errors
+/// A sentence about the first thing found wrong.
+pub fn check_quiet_maps(maps: &[&VmMap<FakePorts>]) -> Result<(), String> {
+    check_maps(maps)?;
+    check_quiet(maps).map_err(|violation| violation.to_string())?;
+    let Some(first) = maps.first() else { return Ok(()) };
+    let (ledger, wired) = (first.vm().host().wired(), first.vm().wired_frames());
+    let pages_of = |runs: &[FrameRun]| runs.iter().flat_map(|run| run.first..run.end()).collect::<Vec<_>>();
+    if pages_of(&wired) != pages_of(&ledger) {
+        return Err(alloc::format!("the host has wired {ledger:?}, the objects {wired:?}"));
+    }
+    Ok(())
 }
 
 /// Cuts `length` bytes from `address` on at page borders: page, offset in it, and which of the bytes.

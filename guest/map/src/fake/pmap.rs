@@ -153,6 +153,10 @@ impl FakePmap {
 }
 
 impl Pmap for FakePmap {
+    fn translate(&self, page: u64) -> Option<(u64, Prot)> {
+        self.translation(page).map(|mapped| (mapped.frame, mapped.prot))
+    }
+
     fn enter(&mut self, page: u64, run: FrameRun, prot: Prot) -> Result<(), OutOfFrames> {
         let mut at = 0;
         while at < run.pages {

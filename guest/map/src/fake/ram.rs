@@ -129,6 +129,16 @@ impl Frames for FakeFrames {
     fn free(&self, run: FrameRun) {
         self.allocator.lock().free(run, false);
     }
+
+    fn copy(&self, from: u64, to: u64) {
+        let mut page = [0; PAGE_BYTES];
+        self.ram.read(from, 0, &mut page);
+        self.ram.write(to, 0, &page);
+    }
+
+    fn fill(&self, frame: u64, byte: u8) {
+        self.ram.write(frame, 0, &[byte; PAGE_BYTES]);
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Allocation of address space.
 
-use super::hardware::BLOCK_PAGES;
 use super::{MapState, VmMap, touched_pages};
-use crate::entry::MapEntry;
+use crate::entry::{EntryKind, Inheritance, MapEntry};
+use crate::flags::{LockAllFlags, WireFlags};
 use crate::kern_return::KernReturn;
+use crate::objects::BLOCK_PAGES;
 use crate::ports::Ports;
 use crate::units::{PAGE_SHIFT, PageRange};
 
@@ -20,45 +21,119 @@ impl<P: Ports> VmMap<P> {
     /// Allocates zero-filled memory of `size` bytes, rounded up to pages, and returns its address in bytes
     /// (Mach `vm_allocate`).
     ///
-    /// Nothing is resident until it is touched or wired. The memory is readable and writable, may become
-    /// executable, and is copied to children. A size of 0 allocates nothing and gives address 0, as in
-    /// XNU `vm_allocate`.
+    /// Nothing is resident until it is touched or wired, unless future memory of the map is to be wired
+    /// ([`VmMap::mlockall`]): then it is wired at once, and whether that succeeds changes nothing (row L-08). The memory is
+    /// readable and writable, may become executable, and is copied to children. A size of 0 allocates nothing and gives address
+    /// 0, as in XNU `vm_allocate`.
     ///
     /// # Errors
     /// - [`KernReturn::InvalidArgument`]: the size wraps when rounded.
     /// - [`KernReturn::InvalidAddress`]: a fixed range does not lie within the map.
-    /// - [`KernReturn::NoSpace`]: a fixed range meets an entry; or no gap is large enough.
+    /// - [`KernReturn::NoSpace`]: a fixed range meets an entry; or no gap is large enough; or future memory is to be wired, and
+    ///   the map's limit does not admit it.
     ///
     /// # Partial effects
     /// None: an error changes nothing.
-    // Nothing is waited for today; callers may rely on no more than that every operation is a future.
-    #[expect(clippy::unused_async, reason = "every operation is a future")]
     pub async fn allocate(&self, placement: Placement, size: u64) -> Result<u64, KernReturn> {
         if size == 0 {
             return Ok(0);
         }
         let pages = touched_pages(0, size).ok_or(KernReturn::InvalidArgument)?.len();
         let start = self.exclusive(|state| {
-            let start = match placement {
-                Placement::Anywhere => self.find_space(state, pages)?,
-                Placement::Fixed(address) => self.check_space(state, address >> PAGE_SHIFT, pages)?,
-            };
+            let start = state.place(placement, pages)?;
             state.entries.insert(start, MapEntry::new(pages));
+            Ok(start)
+        })?;
+        self.wire_new(PageRange::new(start, start + pages)).await;
+        Ok(start << PAGE_SHIFT)
+    }
+
+    /// As [`VmMap::allocate`], for memory that is made of 2 MiB pages: they come whole, and no operation can part one (row A-08).
+    /// Children share it.
+    ///
+    /// # Errors
+    /// As for [`VmMap::allocate`]; also [`KernReturn::InvalidArgument`] where size or address is no multiple of 2 MiB. That there
+    /// are no 2 MiB of adjacent frames is told by the first access.
+    ///
+    /// # Partial effects
+    /// None: an error changes nothing.
+    pub async fn allocate_large(&self, placement: Placement, size: u64) -> Result<u64, KernReturn> {
+        const BLOCK_BYTES: u64 = BLOCK_PAGES << PAGE_SHIFT;
+        let is_whole = |bytes: u64| bytes.is_multiple_of(BLOCK_BYTES);
+        if !is_whole(size) || matches!(placement, Placement::Fixed(address) if !is_whole(address)) {
+            return Err(KernReturn::InvalidArgument);
+        }
+        if size == 0 {
+            return Ok(0);
+        }
+        let pages = size >> PAGE_SHIFT;
+        let start = self.exclusive(|state| {
+            let start = state.place(placement, pages)?;
+            if !start.is_multiple_of(BLOCK_PAGES) {
+                return Err(KernReturn::NoSpace);
+            }
+            let (kind, inheritance) = (EntryKind::LargePages, Inheritance::Share);
+            state.entries.insert(start, MapEntry { kind, inheritance, ..MapEntry::new(pages) });
+            Ok(start)
+        })?;
+        self.wire_new(PageRange::new(start, start + pages)).await;
+        Ok(start << PAGE_SHIFT)
+    }
+
+    /// Allocates address space of `size` bytes, rounded up to pages, where every access fails and always will (FreeBSD
+    /// `MAP_GUARD`), and returns its address.
+    ///
+    /// # Errors
+    /// As for [`VmMap::allocate`].
+    ///
+    /// # Partial effects
+    /// None: an error changes nothing.
+    #[expect(clippy::unused_async, reason = "every operation is a future")]
+    pub async fn guard(&self, placement: Placement, size: u64) -> Result<u64, KernReturn> {
+        if size == 0 {
+            return Ok(0);
+        }
+        let pages = touched_pages(0, size).ok_or(KernReturn::InvalidArgument)?.len();
+        let start = self.exclusive(|state| {
+            let start = state.place(placement, pages)?;
+            state.entries.insert(start, MapEntry::without_pages(EntryKind::Guard, pages));
             Ok(start)
         })?;
         self.debug_check();
         Ok(start << PAGE_SHIFT)
     }
 
-    /// Returns the first page of the first gap of `pages` pages.
-    fn find_space(&self, state: &MapState<P>, pages: u64) -> Result<u64, KernReturn> {
-        let aligned = if pages >= BLOCK_PAGES { self.first_fit(state, pages, BLOCK_PAGES) } else { None };
-        aligned.or_else(|| self.first_fit(state, pages, 1)).ok_or(KernReturn::NoSpace)
+    /// Wires a new entry's pages if future ones are to be wired. Nobody hears whether that succeeded (row L-08).
+    pub(super) async fn wire_new(&self, pages: PageRange) {
+        let how = self.locked(|state| state.wire_future);
+        if how.contains(LockAllFlags::FUTURE) {
+            self.wire_pages(pages, WireFlags::USER, how.contains(LockAllFlags::ONFAULT)).await.unwrap_or_default();
+        }
+        self.debug_check();
+    }
+}
+
+impl<P: Ports> MapState<P> {
+    /// Returns the first page of where `pages` pages go.
+    pub(super) fn place(&self, placement: Placement, pages: u64) -> Result<u64, KernReturn> {
+        if self.wire_future.contains(LockAllFlags::FUTURE) && !self.may_wire(pages) {
+            return Err(KernReturn::NoSpace);
+        }
+        match placement {
+            Placement::Anywhere => self.find_space(pages),
+            Placement::Fixed(address) => self.check_space(address >> PAGE_SHIFT, pages),
+        }
     }
 
-    fn first_fit(&self, state: &MapState<P>, pages: u64, alignment: u64) -> Option<u64> {
+    /// Returns the first page of the first gap of `pages` pages.
+    fn find_space(&self, pages: u64) -> Result<u64, KernReturn> {
+        let aligned = if pages >= BLOCK_PAGES { self.first_fit(pages, BLOCK_PAGES) } else { None };
+        aligned.or_else(|| self.first_fit(pages, 1)).ok_or(KernReturn::NoSpace)
+    }
+
+    fn first_fit(&self, pages: u64, alignment: u64) -> Option<u64> {
         let mut candidate = self.bounds.start.checked_next_multiple_of(alignment)?;
-        for (start, entry) in state.entries.iter() {
+        for (start, entry) in self.entries.iter() {
             if candidate.checked_add(pages)? <= start {
                 break;
             }
@@ -68,12 +143,12 @@ impl<P: Ports> VmMap<P> {
     }
 
     /// Returns `start` if `pages` pages are free from there on.
-    fn check_space(&self, state: &MapState<P>, start: u64, pages: u64) -> Result<u64, KernReturn> {
+    fn check_space(&self, start: u64, pages: u64) -> Result<u64, KernReturn> {
         let end = start.checked_add(pages).ok_or(KernReturn::InvalidAddress)?;
         if start < self.bounds.start || end > self.bounds.end {
             return Err(KernReturn::InvalidAddress);
         }
-        let taken = state.entries.meeting(PageRange::new(start, end)).next().is_some();
+        let taken = self.entries.meeting(PageRange::new(start, end)).next().is_some();
         if taken { Err(KernReturn::NoSpace) } else { Ok(start) }
     }
 }

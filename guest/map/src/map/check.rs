@@ -1,12 +1,13 @@
 //! The invariants of a map, checked from scratch.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::{MapState, VmMap};
 use crate::entry::MapEntry;
-use crate::object::VmObject;
+use crate::objects::{Counts, Found, ObjectId, ObjectTable, Pin, View};
 use crate::ports::Ports;
 use crate::units::{FrameRun, PageRange, Prot};
 
@@ -33,15 +34,15 @@ fn require(holds: bool, rule: &'static str, pages: PageRange) -> Result<(), Viol
 }
 
 impl<P: Ports> VmMap<P> {
-    /// Checks every invariant of the map and of the objects it shows (rows N1 to N7). They hold whenever the
-    /// map is unlocked, in the middle of other operations too.
+    /// Checks every invariant of the map and what can be said of the objects without knowing the other maps (rows N1 to N7). They
+    /// hold whenever the map is unlocked, in the middle of other operations too.
     ///
     /// # Errors
     /// The first [`Violation`] found.
     pub fn check(&self) -> Result<(), Violation> {
         self.locked(|state| {
-            state.check_entries(self.bounds)?;
-            state.check_objects()?;
+            state.check_entries()?;
+            state.check_pages(&self.vm.objects().table)?;
             // Both totals change under the lock only, so they must be compared under it.
             let included = state.user_wired_pages <= self.vm.user_wired_pages();
             require(included, "N7: the system's charge includes the map's", self.bounds)
@@ -61,12 +62,64 @@ impl<P: Ports> VmMap<P> {
     }
 }
 
+/// Checks every invariant of a system whose maps are `maps`, all of them: as [`VmMap::check`] does, and that counts, charges and
+/// objects are exactly what the maps say.
+///
+/// # Errors
+/// The first [`Violation`] found.
+pub fn check_all<P: Ports>(maps: &[&VmMap<P>]) -> Result<(), Violation> {
+    let Some(first) = maps.first() else { return Ok(()) };
+    let vm = Arc::clone(&first.vm);
+    let states: Vec<_> = maps.iter().map(|map| map.state.lock()).collect();
+    let objects = vm.objects();
+    for state in &states {
+        state.check_entries()?;
+        state.check_pages(&objects.table)?;
+    }
+    let charged: u64 = states.iter().map(|state| state.user_wired_pages).sum();
+    require(charged == vm.user_wired_pages(), "N7: the system's charge is that of its maps", first.bounds)?;
+    check_counts(states.iter().map(|state| &**state), &objects.table)?;
+    check_frames(&objects.table)
+}
+
+/// As [`check_all`], and what must hold when no operation is under way: nothing is in transition, awaited or busy, and the host holds
+/// exactly the pages that are wired.
+///
+/// # Errors
+/// The first [`Violation`] found.
+pub fn check_quiet<P: Ports>(maps: &[&VmMap<P>]) -> Result<(), Violation> {
+    check_all(maps)?;
+    for map in maps {
+        map.locked(|state| {
+            for (start, entry) in state.entries.iter() {
+                let pages = entry.range(start);
+                require(entry.transition.is_none(), "nothing is left in transition", pages)?;
+                require(!entry.needs_wakeup, "nobody is left waiting for an entry", pages)?;
+            }
+            require(state.busy == 0 && !state.busy_awaited, "no operation is left busy", state.bounds)
+        })?;
+    }
+    let Some(first) = maps.first() else { return Ok(()) };
+    let objects = first.vm.objects();
+    for (_, object) in objects.table.iter() {
+        require(object.holds == 0, "no operation is left with an object", PageRange::new(0, 0))?;
+        for (start, extent) in object.resident.iter() {
+            let pages = PageRange::new(start, start + extent.frames.pages);
+            require(!extent.cleaning, "no page is left on its way to stable storage", pages)?;
+            let held = if extent.wires > 0 { Pin::Yes } else { Pin::No };
+            require(extent.pin == held, "the host holds exactly what is wired", pages)?;
+        }
+    }
+    Ok(())
+}
+
 impl<P: Ports> MapState<P> {
-    fn check_entries(&self, bounds: PageRange) -> Result<(), Violation> {
+    fn check_entries(&self) -> Result<(), Violation> {
+        let bounds = self.bounds;
         let mut end = bounds.start;
         let mut charged = 0;
         for (start, entry) in self.entries.iter() {
-            let pages = PageRange::new(start, start + entry.pages);
+            let pages = entry.range(start);
             require(start >= end, "entries are ordered, disjoint and within the map", pages)?;
             require(!pages.is_empty(), "no entry is empty", pages)?;
             end = pages.end;
@@ -79,34 +132,96 @@ impl<P: Ports> MapState<P> {
         require(charged == self.user_wired_pages, "N7: the user-wired total is that of the entries", bounds)
     }
 
-    /// Checks every resident page against the entries. An object is shown by this map alone, and each of its
-    /// pages once.
-    fn check_objects(&self) -> Result<(), Violation> {
-        let mut objects: Vec<&Arc<VmObject>> = self.entries.iter().filter_map(|(_, e)| e.object.as_ref()).collect();
-        objects.sort_unstable_by_key(|object| Arc::as_ptr(object));
-        objects.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        let mut frames: Vec<FrameRun> = Vec::new();
-        for object in objects {
-            let mut end = 0;
-            for (start, extent) in object.resident().iter() {
-                let pages = PageRange::new(start, start + extent.frames.pages);
-                require(start >= end && !pages.is_empty(), "extents are ordered, disjoint and not empty", pages)?;
-                end = pages.end;
-                frames.push(extent.frames);
+    /// Checks that every page which an entry counts on is resident and counted.
+    fn check_pages(&self, table: &ObjectTable) -> Result<(), Violation> {
+        for (start, entry) in self.entries.iter() {
+            let Some(top) = entry.object else { continue };
+            let shown = entry.object_range(start, entry.range(start));
+            let distance = start.wrapping_sub(shown.start);
+            let view = table[top].views.iter().find(|view| view.space == self.space && view.distance == distance);
+            require(view.is_some_and(|view| view.shows(shown)), "an object knows who shows it", entry.range(start))?;
+            for pages in entry.counted_pages(start) {
+                let mut counted = true;
+                table.for_each(top, entry.object_range(start, pages), |_, found| {
+                    counted &= matches!(found, Found::Resident { extent, .. } if extent.wires > 0);
+                });
+                require(counted, "N5: every page of a wired entry is resident and counted", pages)?;
             }
         }
-        let resident: u64 = frames.iter().map(|run| run.pages).sum();
-        frames.sort_unstable_by_key(|run| run.first);
-        for pair in frames.windows(2) {
-            let pages = PageRange::new(pair[1].first, pair[1].end());
-            require(pair[0].end() <= pair[1].first, "no frame holds two pages", pages)?;
-        }
-        let mut shown = 0;
-        for (start, entry) in self.entries.iter() {
-            shown += entry.check_pages(PageRange::new(start, start + entry.pages))?;
-        }
-        require(shown == resident, "every resident page is shown by one entry", PageRange::new(0, resident))
+        Ok(())
     }
+}
+
+/// Checks that wire counts and views are exactly what the entries of all maps make them (row N5).
+fn check_counts<'a, P: Ports>(
+    states: impl Iterator<Item = &'a MapState<P>>,
+    table: &ObjectTable,
+) -> Result<(), Violation> {
+    let mut expected: BTreeMap<ObjectId, (Counts, Counts, u64)> = BTreeMap::new();
+    for (start, entry, _) in
+        states.flat_map(|state| state.entries.iter().map(|(start, entry)| (start, entry, state.space)))
+    {
+        let Some(top) = entry.object else { continue };
+        expected.entry(top).or_insert_with(none).2 += entry.pages;
+        for pages in entry.counted_pages(start) {
+            table.for_each(top, entry.object_range(start, pages), |indices, found| {
+                if let Found::Resident { owner, index, .. } = found {
+                    expected.entry(owner).or_insert_with(none).0.add(PageRange::new(index, index + indices.len()));
+                    if owner != top {
+                        expected.entry(top).or_insert_with(none).1.add(indices);
+                    }
+                }
+            });
+        }
+    }
+    for (id, object) in table.iter() {
+        let (wires, below, shown) = expected.remove(&id).unwrap_or_else(none);
+        let views = object.views.iter().map(View::pages).sum::<u64>();
+        require(views == shown, "an object knows how many of its pages are shown", PageRange::new(0, shown))?;
+        for (start, extent) in object.resident.iter() {
+            let pages = PageRange::new(start, start + extent.frames.pages);
+            let (same, count) = wires.first_of(pages);
+            let agrees = same == pages.len() && count == extent.wires;
+            require(agrees, "N5: a page is wired as often as wired entries show it", pages)?;
+        }
+        require(below == object.below, "an object knows who is wired through it", PageRange::new(0, shown))?;
+        let alive = shown > 0 || object.handles > 0 || object.holds > 0 || !object.shadows.is_empty();
+        require(alive, "an object that nothing refers to is gone", PageRange::new(0, 0))?;
+        for shadow in &object.shadows {
+            let knows = table[*shadow].backing.is_some_and(|backing| backing.object == id);
+            require(knows, "an object and its shadows know each other", PageRange::new(0, 0))?;
+        }
+    }
+    Ok(())
+}
+
+const fn none() -> (Counts, Counts, u64) {
+    (Counts::new(), Counts::new(), 0)
+}
+
+/// Checks that every object's pages are in order and that no frame holds two pages.
+fn check_frames(table: &ObjectTable) -> Result<(), Violation> {
+    let mut frames: Vec<FrameRun> = Vec::new();
+    for (_, object) in table.iter() {
+        let mut end = 0;
+        for (start, extent) in object.resident.iter() {
+            let pages = PageRange::new(start, start + extent.frames.pages);
+            require(start >= end && !pages.is_empty(), "extents are ordered, disjoint and not empty", pages)?;
+            require(
+                extent.pin != Pin::Yes || extent.wires > 0 || extent.is_busy(),
+                "the host holds only wired pages",
+                pages,
+            )?;
+            end = pages.end;
+            frames.push(extent.frames);
+        }
+    }
+    frames.sort_unstable_by_key(|run| run.first);
+    for pair in frames.windows(2) {
+        let pages = PageRange::new(pair[1].first, pair[1].end());
+        require(pair[0].end() <= pair[1].first, "no frame holds two pages", pages)?;
+    }
+    Ok(())
 }
 
 impl MapEntry {
@@ -129,102 +244,17 @@ impl MapEntry {
             pages,
         )?;
         require(
-            Prot::ALL.contains(self.max_prot) && (self.wired_count == 0 || self.object.is_some()),
+            !(self.user_wired && self.prot.contains(Prot::WRITE) && self.needs_copy),
+            "N4: what a user has wired and may write needs no copy",
+            pages,
+        )?;
+        require(self.on_fault.is_none() || self.wired_count > 0, "only a wired entry is wired page by page", pages)?;
+        require(self.object.is_none() || self.kind.has_pages(), "only what can hold pages has an object", pages)?;
+        require(
+            Prot::ALL.contains(self.max_prot)
+                && (self.wired_count == 0 || self.object.is_some() || self.on_fault.is_some()),
             "a wired entry has an object",
             pages,
         )
-    }
-
-    /// Checks the wire counts of the entry's pages and returns how many pages are resident.
-    fn check_pages(&self, pages: PageRange) -> Result<u64, Violation> {
-        let Some(object) = &self.object else { return Ok(0) };
-        let wires = u32::from(self.wired_count > 0);
-        let mut resident = 0;
-        for (piece, extent) in object.resident().pieces(self.object_range(pages.start, pages)) {
-            resident += piece.len();
-            require(extent.wires == wires, "N5: a wired entry counts once on each of its pages", pages)?;
-        }
-        require(wires == 0 || resident == pages.len(), "every page of a wired entry is resident", pages)?;
-        Ok(resident)
-    }
-}
-
-#[cfg(test)]
-mod test {
-    use super::super::MapState;
-    use crate::entry::{OperationId, Transition};
-    use crate::fake::FakePorts;
-    use crate::flags::WireFlags;
-    use crate::frame_runs::FrameRuns;
-    use crate::map::testing::Bed;
-    use crate::object::VmObject;
-    use crate::units::{FrameRun, PageRange, Prot};
-
-    /// Spoils a map `[0,4)0 [4,8)1U [8,12)0` that holds every invariant; returns the rule then violated.
-    fn spoiled(spoil: impl FnOnce(&mut MapState<FakePorts>, u64)) -> &'static str {
-        let bed = Bed::of(12);
-        assert_eq!(bed.wire(4, 8, WireFlags::USER), Ok(()));
-        let base = bed.machine.map.bounds().start;
-        bed.machine.map.locked(|state| spoil(state, base));
-        bed.machine.map.check().map_or_else(|violation| violation.rule, |()| "none")
-    }
-
-    #[test]
-    fn check_finds_each_spoiled_entry() {
-        let entry = |at: u64, spoil: fn(&mut crate::entry::MapEntry)| {
-            spoiled(|state, base| state.entries.get_mut(base + at).into_iter().for_each(spoil))
-        };
-        assert!(entry(0, |entry| entry.user_wired = true).starts_with("N1"));
-        assert!(entry(0, |entry| entry.transition = Some(Transition::new(OperationId(99)))).starts_with("N2"));
-        assert!(entry(4, |entry| entry.user_wired = false).starts_with("N7"));
-        assert!(entry(4, |entry| entry.wired_count = 2).starts_with("none"), "nesting does not count on pages");
-        assert!(entry(0, |entry| entry.max_prot = Prot::READ).starts_with("an entry permits no more"));
-        assert!(entry(0, |entry| entry.pages = 5).starts_with("entries are ordered"));
-        assert!(entry(8, |entry| entry.pages = 9000).starts_with("entries are ordered"));
-        assert!(entry(0, |entry| entry.pages = 0).starts_with("no entry is empty"));
-        assert!(entry(4, |entry| entry.object = None).starts_with("a wired entry has an object"));
-        assert!(entry(4, |entry| entry.object = Some(VmObject::ram())).starts_with("every page of a wired entry"));
-        assert!(entry(0, |entry| entry.offset = 4).starts_with("N5"));
-        let skipped = |entry: &mut crate::entry::MapEntry| {
-            entry.transition = Some(Transition { skipped: true, counted: true, ..Transition::new(OperationId(1)) });
-        };
-        assert!(entry(0, skipped).starts_with("a wire call does nothing"));
-        let charged = |entry: &mut crate::entry::MapEntry| {
-            entry.transition = Some(Transition { charged: true, ..Transition::new(OperationId(1)) });
-        };
-        assert!(entry(0, charged).starts_with("N7: the user-wired total"));
-        assert!(entry(4, charged).starts_with("N7: an entry is charged once"));
-    }
-
-    #[test]
-    fn check_finds_each_spoiled_page() {
-        let object = |state: &mut MapState<FakePorts>, page| {
-            state.entries.get_mut(page).map(|entry| alloc::sync::Arc::clone(entry.ensure_object())).unwrap()
-        };
-        let rule = spoiled(|state, base| {
-            object(state, base).resident().insert(0, FrameRun::new(2, 1), false);
-        });
-        assert!(rule.starts_with("no frame holds two pages"), "{rule}");
-        let rule = spoiled(|state, base| {
-            let one = PageRange::new(5, 6);
-            object(state, base).resident().unwire(one, &mut FrameRuns::new());
-        });
-        assert!(rule.starts_with("N5"), "{rule}");
-        let rule = spoiled(|state, base| {
-            object(state, base).resident().remove(PageRange::new(7, 8), |_| ());
-        });
-        assert!(rule.starts_with("every page of a wired entry"), "{rule}");
-        let rule = spoiled(|state, base| {
-            object(state, base).resident().insert(50, FrameRun::new(2000, 1), false);
-        });
-        assert!(rule.starts_with("every resident page is shown"), "{rule}");
-    }
-
-    #[test]
-    fn check_finds_a_charge_that_the_system_does_not_know() {
-        let bed = Bed::of(4);
-        assert_eq!(bed.wire(0, 4, WireFlags::USER), Ok(()));
-        bed.machine.vm.uncharge(1);
-        assert!(bed.machine.map.check().is_err_and(|violation| violation.rule.starts_with("N7: the system")));
     }
 }

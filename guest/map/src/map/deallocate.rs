@@ -1,17 +1,18 @@
 //! Deallocation, one range or everything.
 
+use alloc::sync::Arc;
+
 use super::{MapState, Step, VmMap, touched_pages};
 use crate::entry::{MapEntry, OperationId, Transition};
-use crate::frame_runs::FrameRuns;
 use crate::kern_return::KernReturn;
-use crate::ports::{Frames, Host, Ports};
+use crate::objects::{Found, PinList};
+use crate::ports::{Frames, Ports};
 use crate::units::PageRange;
-use crate::vm::Vm;
 use crate::wait::Wait;
 
 /// Whose wirings hold an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Blocking {
+pub(super) enum Blocking {
     /// The system's: wait until they end (row D-01).
     SystemWirings,
     /// Nobody's: the map ends, and so do all wirings.
@@ -28,86 +29,97 @@ impl<P: Ports> VmMap<P> {
     /// does nothing.
     ///
     /// # Errors
-    /// - [`KernReturn::InvalidArgument`]: address and size wrap.
+    /// - [`KernReturn::InvalidArgument`]: address and size wrap; or an end of the range lies within a large page.
     ///
     /// # Partial effects
-    /// None but those of the waiting.
+    /// None but those of the waiting; where the end lies within a large page, what lies before that entry is gone.
     pub async fn deallocate(&self, address: u64, size: u64) -> Result<(), KernReturn> {
         if size == 0 {
             return Ok(());
         }
         let range = touched_pages(address, size).ok_or(KernReturn::InvalidArgument)?;
-        self.delete(range, Blocking::SystemWirings).await;
-        Ok(())
+        self.delete(range, Blocking::SystemWirings).await
     }
 
     /// Deallocates everything, system wirings included: for the end of the address space, when whoever held
     /// them is gone. Operations that are under way are waited for.
     pub async fn destroy(&self) {
-        self.delete(self.bounds, Blocking::Nothing).await;
+        // The map's bounds cut nothing.
+        self.delete(self.bounds, Blocking::Nothing).await.unwrap_or_default();
     }
 
-    async fn delete(&self, range: PageRange, blocking: Blocking) {
+    pub(super) async fn delete(&self, range: PageRange, blocking: Blocking) -> Result<(), KernReturn> {
         let owner = self.begin();
         let mut cursor = range.start;
+        let mut result = Ok(());
         while cursor < range.end {
             let rest = PageRange::new(cursor, range.end);
             match self.exclusive(|state| self.claim_for_delete(state, rest, owner, blocking)) {
                 Step::Wait(wait) => wait.await,
-                Step::Done((claimed, last)) => {
-                    let last = last.joined();
-                    if !last.is_empty() {
-                        self.vm.host().unwire(&last).await;
-                    }
+                Step::Done((claimed, last, outcome)) => {
+                    self.unpin(last).await;
+                    #[cfg(test)]
+                    self.vm.planted.pause().await;
                     self.tear_down(claimed, owner).await;
                     cursor = claimed.end;
+                    if outcome.is_err() {
+                        // What was clipped and stays is one entry again.
+                        self.exclusive(|state| state.entries.merge(range));
+                        result = outcome;
+                        break;
+                    }
                 }
             }
         }
         self.debug_check();
+        result
     }
 
     /// Marks and unwires entries of `range` up to the first that must be waited for. Returns the part of the
-    /// range that needs no more claiming and the frames to tell the host of; waits if that part is empty.
+    /// range that needs no more claiming, the pages that the host need not hold any more, and why there is no more to come;
+    /// waits if that part is empty.
     fn claim_for_delete(
         &self,
         state: &mut MapState<P>,
         range: PageRange,
         owner: OperationId,
         blocking: Blocking,
-    ) -> Step<Wait<'_>, (PageRange, FrameRuns)> {
-        let mut last = FrameRuns::new();
+    ) -> Step<Wait<'_>, (PageRange, PinList, Result<(), KernReturn>)> {
+        let mut last = PinList::new();
         let mut cursor = range.start;
         while let Some((start, _)) = state.entries.at_or_after(cursor)
             && start < range.end
         {
             let first = cursor.max(start);
-            let Some(entry) = state.entries.get_mut(start) else { break };
+            let end = start + state.entries.get_mut(start).map_or(0, |entry| entry.pages);
+            // Before anything else, so that nobody waits for pages that stay.
+            let clipped = state.clip(first).and_then(|()| if end > range.end { state.clip(range.end) } else { Ok(()) });
+            if clipped.is_err() {
+                return Step::Done((PageRange::new(range.start, first), last, clipped));
+            }
+            let Some(entry) = state.entries.get_mut(first) else { break };
             let wired = blocking == Blocking::SystemWirings && entry.system_wired_count() > 0;
+            #[cfg(test)]
+            let wired = wired && !self.vm.planted.has(crate::planted::Mutant::DeallocateIgnoresSystemWirings);
             if entry.transition.is_some() || wired {
                 if cursor == range.start {
                     return Step::Wait(self.wait_for(entry));
                 }
-                return Step::Done((PageRange::new(range.start, first), last));
+                return Step::Done((PageRange::new(range.start, first), last, Ok(())));
             }
-            if start < first || start + entry.pages > range.end {
-                state.entries.split(first);
-                state.entries.split(range.end);
-            }
-            let Some(entry) = state.entries.get_mut(first) else { break };
             entry.transition = Some(Transition::new(owner));
             if entry.wired_count > 0 {
+                entry.unwire_pages(first, &mut self.vm.objects().table, &mut last);
                 if entry.user_wired {
                     state.user_wired_pages -= entry.pages;
                     self.vm.uncharge(entry.pages);
                 }
                 entry.user_wired = false;
                 entry.wired_count = 0;
-                entry.unwire_pages(first, &mut last);
             }
             cursor = first + entry.pages;
         }
-        Step::Done((range, last))
+        Step::Done((range, last, Ok(())))
     }
 
     /// Unmaps and removes the entries of `range` that `owner` holds, once no page of them is being written to
@@ -115,10 +127,12 @@ impl<P: Ports> VmMap<P> {
     async fn tear_down(&self, range: PageRange, owner: OperationId) {
         loop {
             let step = self.exclusive(|state| {
+                // Begun before the look: a write ends under the objects' lock alone.
+                let wait = self.vm.idle().wait();
                 if state.is_cleaning(range, owner) {
-                    Step::Wait(self.vm.cleaned().wait())
+                    Step::Wait(wait)
                 } else {
-                    Step::Done(state.remove_entries(&self.vm, range, owner))
+                    Step::Done(state.remove_entries(range, owner))
                 }
             });
             match step {
@@ -131,29 +145,40 @@ impl<P: Ports> VmMap<P> {
 
 impl<P: Ports> MapState<P> {
     fn is_cleaning(&self, range: PageRange, owner: OperationId) -> bool {
-        self.entries.meeting(range).any(|(start, entry)| {
-            let whole = entry.object_range(start, PageRange::new(start, start + entry.pages));
-            entry.is_owned_by(owner) && entry.object.as_ref().is_some_and(|object| object.resident().is_cleaning(whole))
-        })
+        let objects = self.vm.objects();
+        let mut cleaning = false;
+        for (start, entry) in self.entries.meeting(range).filter(|(_, entry)| entry.is_owned_by(owner)) {
+            if let Some(top) = entry.object {
+                objects.table.for_each(top, entry.object_range(start, entry.range(start)), |_, found| {
+                    cleaning |= matches!(found, Found::Resident { extent, .. } if extent.cleaning);
+                });
+            }
+        }
+        cleaning
     }
 
     /// Removes the owner's entries of `range`; tells whether somebody waits for one of them.
-    fn remove_entries(&mut self, vm: &Vm<P>, range: PageRange, owner: OperationId) -> bool {
+    fn remove_entries(&mut self, range: PageRange, owner: OperationId) -> bool {
+        let vm = Arc::clone(&self.vm);
+        let mut objects = vm.objects();
         let mut wake = false;
         let mut page = range.start;
         let is_owned = |entry: &MapEntry| entry.is_owned_by(owner);
         while let Some(owned) = self.entries.next_where(PageRange::new(page, range.end), is_owned) {
             // In one go, so that a 2 MiB mapping which several of the entries share is not split. The marks go
             // into the objects while the entries are still there; neighbours may need them.
-            self.unmap(owned);
+            self.unmap(&mut objects, owned);
             page = owned.start;
             while page < owned.end
                 && let Some(entry) = self.entries.remove(page)
             {
                 wake |= entry.needs_wakeup;
-                if let Some(object) = &entry.object {
-                    let whole = entry.object_range(page, PageRange::new(page, page + entry.pages));
-                    object.resident().remove(whole, |run| vm.frames().free(run));
+                if let Some(object) = entry.object {
+                    let whole = entry.object_range(page, entry.range(page));
+                    if objects.table.is_unshared(object) && !objects.table[object].is_external() {
+                        objects.table[object].resident.remove_unwired(whole, |run| vm.frames().free(run));
+                    }
+                    objects.table.hide(object, self.space, page, whole, vm.frames());
                 }
                 page += entry.pages;
             }

@@ -1,86 +1,217 @@
 //! Page faults.
 
-use super::hardware::BLOCK_PAGES;
-use super::window::Window;
+use super::obstacle::Work;
+use super::stack::Growth;
 use super::{MapState, Step, VmMap};
-use crate::entry::MapEntry;
+use crate::entry::{EntryKind, OperationId, Transition};
+use crate::flags::{LockAllFlags, WireFlags};
 use crate::kern_return::KernReturn;
-use crate::ports::{OutOfFrames, Ports};
+use crate::objects::{BLOCK_PAGES, Found, Objects, Pin, PinList, Window};
+use crate::ports::{Host, Ports};
 use crate::units::{PAGE_SHIFT, PageRange, Prot};
-use crate::vm::Vm;
 use crate::wait::Wait;
+
+/// What a fault does with the map unlocked.
+enum Unlocked<'a> {
+    /// Waits for another operation.
+    Wait(Wait<'a>),
+    /// Overcomes what keeps the page from being had.
+    Obstacle(Work<'a>),
+    /// Has the host hold the page of an entry that is wired page by page; these pages, all of the entry, are in transition
+    /// meanwhile.
+    Pin(PageRange, OperationId, PinList),
+    /// Wires what a stack grew by (row P-09).
+    WireStack(PageRange, LockAllFlags),
+}
 
 impl<P: Ports> VmMap<P> {
     /// Resolves a page fault at `address` (bytes) for the rights `access`.
     ///
-    /// An absent page becomes resident as one zero page. A page that is resident already is mapped
+    /// An absent page becomes resident as one zero page, or comes from its pager, with what that supplies besides. A write to a
+    /// page that others see too gets a copy; if the page is wired, the wiring moves to the copy, which the host holds before
+    /// it takes its place (rows P-04, B-05). A page that is resident already is mapped
     /// together with its neighbours of the same 2 MiB block, as far as entry and frames continue and the pages are
     /// in the same state (wired, dirty, on their way to stable storage).
-    /// A fault on an entry that another operation works on waits for that operation (row T-08).
+    /// A fault on an entry that another operation works on waits for that operation (row T-08). A fault in the gap below a stack
+    /// lets the stack grow to the page; what it grows by is wired at once where the map says so (row P-09).
     ///
     /// # Errors
     /// - [`KernReturn::InvalidAddress`]: nothing is allocated there.
-    /// - [`KernReturn::ProtectionFailure`]: the entry does not permit the access.
-    /// - [`KernReturn::ResourceShortage`]: no frame is left for the page or for a page table.
+    /// - [`KernReturn::ProtectionFailure`]: the entry does not permit the access, or its object is dead.
+    /// - [`KernReturn::ResourceShortage`]: no frame is left for the page or for a page table; or the host could not hold a page
+    ///   that is wired.
+    /// - [`KernReturn::OutOfBounds`], [`KernReturn::Failure`]: the page lies past the end of its object or its pager could not
+    ///   read it; the pager refused (row F-02).
+    /// - [`KernReturn::NoSpace`]: a stack that must be wired would pass the map's limit.
     ///
     /// # Partial effects
-    /// After a shortage the page may be resident without being mapped.
+    /// After a shortage the page may be resident without being mapped; a stack that could not be wired has grown.
     pub async fn fault(&self, address: u64, access: Prot) -> Result<(), KernReturn> {
         let page = address >> PAGE_SHIFT;
-        loop {
+        let result = loop {
             match self.locked(|state| self.fault_step(state, page, access)) {
-                Step::Wait(wait) => wait.await,
-                Step::Done(result) => {
-                    self.debug_check();
-                    return result;
+                Step::Wait(Unlocked::Wait(wait)) => wait.await,
+                Step::Wait(Unlocked::Obstacle(work)) => {
+                    if let Err(error) = self.overcome(work).await {
+                        break Err(error);
+                    }
                 }
+                Step::Wait(Unlocked::Pin(marked, owner, list)) => {
+                    if let Err(error) = self.pin_page(page, marked, owner, list).await {
+                        break Err(error);
+                    }
+                }
+                Step::Wait(Unlocked::WireStack(pages, how)) => {
+                    let on_fault = how.contains(LockAllFlags::ONFAULT);
+                    if let Err(error) = self.wire_pages(pages, WireFlags::USER, on_fault).await {
+                        break Err(error);
+                    }
+                }
+                Step::Done(result) => break result,
             }
+        };
+        self.debug_check();
+        result
+    }
+
+    fn fault_step(
+        &self,
+        state: &mut MapState<P>,
+        page: u64,
+        access: Prot,
+    ) -> Step<Unlocked<'_>, Result<(), KernReturn>> {
+        let Some((start, entry)) = state.entries.containing(page) else {
+            return Step::Done(Err(KernReturn::InvalidAddress));
+        };
+        let (kind, prot) = (entry.kind, entry.prot);
+        // The mark comes first: what the entry permits may be about to change (row T-08).
+        let marked = entry.transition.is_some();
+        #[cfg(test)]
+        let marked = marked && !self.vm.planted.has(crate::planted::Mutant::FaultIgnoresMarks);
+        if marked && let Some(entry) = state.entries.get_mut(start) {
+            return Step::Wait(Unlocked::Wait(self.wait_for(entry)));
+        }
+        if kind == EntryKind::StackGap {
+            return match state.grow_stack(page) {
+                Ok(Growth::Grown(Some((grown, how)))) => Step::Wait(Unlocked::WireStack(grown, how)),
+                Ok(Growth::Grown(None)) => self.fault_step(state, page, access),
+                Ok(Growth::Marked(piece)) => match state.entries.get_mut(piece) {
+                    Some(entry) => Step::Wait(Unlocked::Wait(self.wait_for(entry))),
+                    None => Step::Done(Err(KernReturn::InvalidAddress)),
+                },
+                Err(error) => Step::Done(Err(error)),
+            };
+        }
+        if prot.is_none() || !prot.contains(access) {
+            return Step::Done(Err(KernReturn::ProtectionFailure));
+        }
+        match self.resolve(state, start, page, access.contains(Prot::WRITE)) {
+            Ok(None) => Step::Done(Ok(())),
+            Ok(Some(unlocked)) => Step::Wait(unlocked),
+            Err(error) => Step::Done(Err(error)),
         }
     }
 
-    fn fault_step(&self, state: &mut MapState<P>, page: u64, access: Prot) -> Step<Wait<'_>, Result<(), KernReturn>> {
-        let MapState { entries, pmap, .. } = state;
-        let Some((start, _)) = entries.containing(page) else {
-            return Step::Done(Err(KernReturn::InvalidAddress));
-        };
-        let Some(entry) = entries.get_mut(start) else {
-            return Step::Done(Err(KernReturn::InvalidAddress));
-        };
-        // The mark comes first: what the entry permits may be about to change (row T-08).
-        if entry.transition.is_some() {
-            return Step::Wait(self.wait_for(entry));
+    /// Maps `page` of the entry that starts with `start`.
+    fn resolve(
+        &self,
+        state: &mut MapState<P>,
+        start: u64,
+        page: u64,
+        writes: bool,
+    ) -> Result<Option<Unlocked<'_>>, KernReturn> {
+        if writes {
+            state.make_private(start);
         }
-        if entry.prot.is_none() || !entry.prot.contains(access) {
-            return Step::Done(Err(KernReturn::ProtectionFailure));
+        state.ensure_object(start);
+        let MapState { entries, space, busy, operation, .. } = state;
+        let Some(entry) = entries.get_mut(start) else { return Ok(None) };
+        let Some(whole) = entry.window(start, entry.range(start)) else { return Ok(None) };
+        let this = whole.narrowed(PageRange::new(page, page + 1));
+        let mut objects = self.vm.objects();
+        let (_, before) = objects.table.look(this.object, this.indices);
+        // What the fault asked for is not changed by what else is done meanwhile (row B-08).
+        let (_, obstacle) = objects.populate(self.vm.frames(), &this, writes);
+        if let Some(obstacle) = obstacle {
+            return self.work(busy, obstacle).map(Unlocked::Obstacle).map(Some);
         }
-        let resolved = resolve(&self.vm, pmap, entry, start, page);
-        Step::Done(resolved.map_err(|OutOfFrames| KernReturn::ResourceShortage))
+        if let Some(wired) = &mut entry.on_fault
+            && wired.first_of(this.pages).1 == 0
+        {
+            if objects.table.is_pin_going(this.object, this.indices) {
+                return Ok(Some(Unlocked::Wait(self.vm.idle().wait())));
+            }
+            wired.add(this.pages);
+            objects.table.count(this.object, this.indices);
+            let mut list = PinList::new();
+            objects.table.begin_pins(this.object, this.indices, &mut list);
+            if !list.is_empty() {
+                *operation += 1;
+                let owner = OperationId(*operation);
+                entry.transition = Some(Transition::new(owner));
+                *busy += 1;
+                return Ok(Some(Unlocked::Pin(whole.pages, owner, list)));
+            }
+        }
+        let is_page_wise = entry.on_fault.is_some();
+        let near = if is_page_wise { this } else { neighbourhood(&objects, &whole, &this, before) };
+        if matches!(before, Found::Resident { .. }) || near.pages.len() > 1 {
+            objects.collect_dirty(*space, &near);
+        }
+        objects.enter(*space, &near).map_err(|_| KernReturn::ResourceShortage)?;
+        Ok(None)
+    }
+
+    /// Has the host hold the page that a fault has counted as wired, and ends the entry's transition.
+    async fn pin_page(
+        &self,
+        page: u64,
+        marked: PageRange,
+        owner: OperationId,
+        mut list: PinList,
+    ) -> Result<(), KernReturn> {
+        let result = self.vm.host().wire(&list.take_frames()).await;
+        let pin = if result.is_ok() { Pin::Yes } else { Pin::No };
+        let mut last = self.vm.objects().table.finish_pins(list, pin, self.vm.frames());
+        self.vm.idle().wake_all();
+        let this = PageRange::new(page, page + 1);
+        if let Err(error) = result {
+            self.note_host_error(error);
+            self.exclusive(|state| {
+                let Some(start) = state.entries.containing(page).map(|(start, _)| start) else { return };
+                let Some(entry) = state.entries.get_mut(start) else { return };
+                if let Some(top) = entry.object {
+                    let indices = entry.object_range(start, this);
+                    self.vm.objects().table.uncount(top, indices, &mut last);
+                }
+                if let Some(wired) = &mut entry.on_fault {
+                    wired.clear(this);
+                }
+            });
+        }
+        self.unpin(last).await;
+        let awaited = self.exclusive(|state| state.release(marked, owner, |_| ()));
+        self.end_busy();
+        self.wake_if(awaited);
+        result.map_err(KernReturn::from_wire_error)
     }
 }
 
-/// Maps `page` of the entry that starts with `start`.
-fn resolve<P: Ports>(
-    vm: &Vm<P>,
-    pmap: &mut P::Pmap,
-    entry: &mut MapEntry,
-    start: u64,
-    page: u64,
-) -> Result<(), OutOfFrames> {
-    let window = Window::on_all(entry, start);
-    let mut resident = window.resident();
-    let this = window.narrowed(PageRange::new(page, page + 1));
-    let Some((first, extent)) = resident.containing(this.indices.start) else {
-        this.populate(vm, &mut resident)?;
-        // Neighbours are left alone: entering them again and again would cost the square of their number.
-        return this.enter(pmap, &resident);
-    };
-    let near = PageRange::new(first, first + extent.frames.pages).intersection(window.indices);
-    let page_of = |index| index - window.indices.start + start;
-    let block = page - page % BLOCK_PAGES;
+/// Returns the pages around `this` that are mapped with it.
+fn neighbourhood<P: Ports>(objects: &Objects<P>, whole: &Window, this: &Window, before: Found) -> Window {
+    let (_, Found::Resident { owner, index, .. }) = objects.table.look(this.object, this.indices) else { return *this };
+    let Some((first, extent)) = objects.table[owner].resident.containing(index) else { return *this };
+    // The extent in pages of the map, as far as the entry shows it.
+    let back = (index - first).min(this.pages.start - whole.pages.start);
+    let ahead = (first + extent.frames.pages - index).min(whole.pages.end - this.pages.start);
+    let near = PageRange::new(this.pages.start - back, this.pages.start + ahead);
+    let block = this.pages.start - this.pages.start % BLOCK_PAGES;
     let block = PageRange::new(block, block.saturating_add(BLOCK_PAGES));
-    let near = window.narrowed(PageRange::new(page_of(near.start), page_of(near.end)).intersection(block));
-    near.collect_dirty(pmap, &mut resident);
-    near.enter(pmap, &resident)
+    let near = near.intersection(block);
+    // Where the page was not there, its neighbours are left alone, for entering them again and again would cost the square of
+    // their number; but for the last page of a whole 2 MiB, which makes one mapping of all.
+    let was_there = matches!(before, Found::Resident { owner: old, .. } if old == owner);
+    if was_there || near.len() == BLOCK_PAGES { whole.narrowed(near) } else { *this }
 }
 
 #[cfg(test)]

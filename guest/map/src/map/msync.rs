@@ -3,11 +3,10 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::window::Window;
 use super::{MapState, Step, VmMap, touched_pages};
 use crate::flags::SyncFlags;
 use crate::kern_return::KernReturn;
-use crate::object::{Pager, Resident, VmObject};
+use crate::objects::{Extent, Found, ObjectId, Pager};
 use crate::ports::{Host, HostError, Ports, SyncMode, SyncRun};
 use crate::units::PageRange;
 use crate::vm::Vm;
@@ -17,8 +16,10 @@ use crate::wait::Wait;
 struct WriteBack<'a, P: Ports> {
     vm: &'a Vm<P>,
     mode: SyncMode,
-    /// Which pages of which object each of `runs` holds.
-    pages: Vec<(Arc<VmObject>, PageRange)>,
+    /// Which pages of which object each of `runs` holds; the objects are held.
+    pages: Vec<(ObjectId, PageRange)>,
+    /// Why some dirty pages were not sent.
+    refused: Option<HostError>,
     /// Failures until the host says otherwise, so that a call that ends early leaves the pages dirty.
     runs: Vec<SyncRun>,
 }
@@ -66,20 +67,19 @@ impl<P: Ports> VmMap<P> {
                 Step::Done(begun) => break begun,
             }
         };
-        let mut result = Ok(());
-        if writes.runs.is_empty() {
-            if let Some(error) = self.vm.host().refuses_sync().filter(|_| flags.sends()) {
-                self.note_host_error(error);
-                result = Err(KernReturn::from_sync_error(error));
-            }
-        } else {
+        let mut failed = writes.refused;
+        if !writes.runs.is_empty() {
             self.vm.host().sync(&mut writes.runs, writes.mode).await;
-            if let Some(error) = writes.runs.iter().find_map(|sync| sync.result.err()) {
-                self.note_host_error(error);
-                result = Err(KernReturn::from_sync_error(error));
-            }
+            failed = writes.runs.iter().find_map(|sync| sync.result.err()).or(failed);
+        } else if flags.sends() {
+            failed = self.vm.host().refuses_sync().or(failed);
         }
         drop(writes);
+        let mut result = Ok(());
+        if let Some(error) = failed {
+            self.note_host_error(error);
+            result = Err(KernReturn::from_sync_error(error));
+        }
         self.debug_check();
         if has_hole {
             result = result.and(Err(KernReturn::InvalidAddress));
@@ -95,7 +95,7 @@ impl<P: Ports> VmMap<P> {
         flags: SyncFlags,
     ) -> Step<Wait<'_>, (WriteBack<'_, P>, bool)> {
         let mode = if flags.contains(SyncFlags::SYNCHRONOUS) { SyncMode::Wait } else { SyncMode::NoWait };
-        let mut writes = WriteBack { vm: &self.vm, mode, pages: Vec::new(), runs: Vec::new() };
+        let mut writes = WriteBack { vm: &self.vm, mode, pages: Vec::new(), refused: None, runs: Vec::new() };
         let has_hole = flags.contains(SyncFlags::CONTIGUOUS) && state.entries.next_gap(range).is_some();
         // Killing pages or letting them age wins over syncing (row M-07), and does nothing to pages in RAM.
         if flags.discards() {
@@ -103,8 +103,12 @@ impl<P: Ports> VmMap<P> {
         }
         let sends = flags.sends();
         // Nothing is held while this waits, so calls that wait for each other's writes can't lock each other out.
-        if sends && mode == SyncMode::Wait && state.any_cleaning(range) {
-            return Step::Wait(self.vm.cleaned().wait());
+        if sends && mode == SyncMode::Wait {
+            // Begun before the look: a write ends under the objects' lock alone.
+            let wait = self.vm.idle().wait();
+            if state.any_cleaning(range) {
+                return Step::Wait(wait);
+            }
         }
         if flags.contains(SyncFlags::INVALIDATE) {
             state.invalidate(range);
@@ -118,59 +122,79 @@ impl<P: Ports> VmMap<P> {
 
 impl<P: Ports> MapState<P> {
     fn any_cleaning(&self, range: PageRange) -> bool {
-        self.entries.meeting(range).any(|(start, entry)| {
-            let part = PageRange::new(start, start + entry.pages).intersection(range);
-            Window::of(entry, start, part).is_some_and(|window| window.resident().is_cleaning(window.indices))
-        })
+        let objects = self.vm.objects();
+        let mut cleaning = false;
+        for (start, entry) in self.entries.meeting(range) {
+            let Some(window) = entry.window(start, entry.range(start).intersection(range)) else { continue };
+            objects.table.for_each(window.object, window.indices, |_, found| {
+                cleaning |= matches!(found, Found::Resident { extent, .. } if extent.cleaning);
+            });
+        }
+        cleaning
     }
 
     /// Unmaps the unwired entries of `range`, those that touch in one go, so that a 2 MiB mapping which they share
     /// is not split.
     fn invalidate(&mut self, range: PageRange) {
+        let vm = Arc::clone(&self.vm);
+        let mut objects = vm.objects();
         let mut rest = range;
         while let Some(unwired) = self.entries.next_where(rest, |entry| entry.wired_count == 0) {
             // Without a frame to split a 2 MiB mapping with, the pages stay mapped: the bytes are the same either
             // way, and a wired page in the same mapping must not go (row Q-04).
-            self.try_unmap(unwired).unwrap_or_default();
+            self.try_unmap(&mut objects, unwired).unwrap_or_default();
             rest.start = unwired.end;
         }
     }
 
     /// Adds the dirty pages of `range` to `writes` and, if they will be waited for, marks them.
     fn begin_writes(&mut self, range: PageRange, writes: &mut WriteBack<'_, P>) {
-        self.collect_dirty(range);
+        let vm = Arc::clone(&self.vm);
+        let mut objects = vm.objects();
+        self.collect_all_dirty(&mut objects, range);
         for (start, entry) in self.entries.meeting(range) {
-            let Some(object) = &entry.object else { continue };
-            let part = PageRange::new(start, start + entry.pages).intersection(range);
-            match object.pager() {
-                Pager::Ram => writes.add_dirty(object, &object.resident(), entry.object_range(start, part)),
+            if let Some(window) = entry.window(start, entry.range(start).intersection(range)) {
+                objects.table.for_each(window.object, window.indices, |_, found| {
+                    if let Found::Resident { owner, index, extent } = found {
+                        writes.add(owner, &objects.table[owner].pager, index, extent);
+                    }
+                });
             }
         }
-        if writes.mode == SyncMode::Wait {
-            for (object, pages) in &writes.pages {
-                object.resident().begin_cleaning(*pages);
+        for (object, pages) in &writes.pages {
+            objects.table[*object].holds += 1;
+            if writes.mode == SyncMode::Wait {
+                objects.table[*object].resident.begin_cleaning(*pages);
             }
         }
     }
 }
 
 impl<P: Ports> WriteBack<'_, P> {
-    /// Adds what is dirty of an object's `pages`, adjacent frames as one run.
-    fn add_dirty(&mut self, object: &Arc<VmObject>, resident: &Resident, pages: PageRange) {
-        for (pages, extent) in resident.pieces(pages).filter(|(_, extent)| extent.dirty) {
-            match (self.pages.last_mut(), self.runs.last_mut()) {
-                (Some((last_object, last)), Some(sync))
-                    if Arc::ptr_eq(last_object, object)
-                        && last.end == pages.start
-                        && sync.run.end() == extent.frames.first =>
-                {
-                    last.end = pages.end;
-                    sync.run.pages += pages.len();
-                }
-                _ => {
-                    self.pages.push((Arc::clone(object), pages));
-                    self.runs.push(SyncRun { run: extent.frames, result: Err(HostError::Rejected) });
-                }
+    /// Adds the pages of `extent`, from page `index` of `object` on, if they are dirty; adjacent frames as one run.
+    fn add(&mut self, object: ObjectId, pager: &Pager, index: u64, extent: Extent) {
+        if !extent.dirty {
+            return;
+        }
+        match pager {
+            Pager::Ram => {}
+            // Nobody keeps what is written to a made-up file, so nobody can make it stable.
+            Pager::File(_) => {
+                self.refused = Some(HostError::Unsupported);
+                return;
+            }
+        }
+        let pages = PageRange::new(index, index + extent.frames.pages);
+        match (self.pages.last_mut(), self.runs.last_mut()) {
+            (Some((known, last)), Some(sync))
+                if *known == object && last.end == pages.start && sync.run.end() == extent.frames.first =>
+            {
+                last.end = pages.end;
+                sync.run.pages += pages.len();
+            }
+            _ => {
+                self.pages.push((object, pages));
+                self.runs.push(SyncRun { run: extent.frames, result: Err(HostError::Rejected) });
             }
         }
     }
@@ -178,13 +202,18 @@ impl<P: Ports> WriteBack<'_, P> {
 
 impl<P: Ports> Drop for WriteBack<'_, P> {
     fn drop(&mut self) {
-        if self.mode == SyncMode::NoWait || self.runs.is_empty() {
+        if self.runs.is_empty() {
             return;
         }
+        let mut objects = self.vm.objects();
         for ((object, pages), sync) in self.pages.iter().zip(&self.runs) {
-            object.resident().end_cleaning(*pages, sync.result.is_err());
+            if self.mode == SyncMode::Wait {
+                objects.table[*object].resident.end_cleaning(*pages, sync.result.is_err());
+            }
+            objects.table.let_go(*object, self.vm.frames());
         }
-        self.vm.cleaned().wake_all();
+        drop(objects);
+        self.vm.idle().wake_all();
     }
 }
 

@@ -1,8 +1,14 @@
 //! Changing protections.
 
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::obstacle::Work;
 use super::{MapState, Step, VmMap, touched_pages};
+use crate::entry::MapEntry;
 use crate::kern_return::KernReturn;
-use crate::ports::Ports;
+use crate::objects::Obstacle;
+use crate::ports::{Pmap, Ports};
 use crate::units::{PageRange, Prot};
 use crate::wait::Wait;
 
@@ -12,31 +18,43 @@ impl<P: Ports> VmMap<P> {
     /// With `set_maximum` the new protection becomes the most that may ever be permitted, and current
     /// protections are lowered to it. Wirings are kept whatever the protection is: [`Prot::NONE`] unmaps the
     /// pages and they stay wired (rows P-05 and P-06). While an entry of the range is in transition the call
-    /// waits and starts again (row P-07). A size of 0 changes nothing.
+    /// waits and starts again (row P-07); so it does while an operation brings pages of the map in (row T-10). User-wired pages
+    /// that others see too are copied when they become writable, and the wiring moves to the copies (row P-03). A size of 0
+    /// changes nothing.
     ///
     /// # Errors
-    /// - [`KernReturn::InvalidArgument`]: address and size wrap.
+    /// - [`KernReturn::InvalidArgument`]: address and size wrap; or the range ends within a large page.
     /// - [`KernReturn::InvalidAddress`]: a page of the range is not allocated.
     /// - [`KernReturn::ProtectionFailure`]: an entry's maximum does not permit the protection.
+    /// - [`KernReturn::ResourceShortage`]: wired pages must be copied, and guest memory is used up or the host can't hold the
+    ///   copies.
     ///
     /// Of several errors the one at the lowest address is returned.
     ///
     /// # Partial effects
-    /// None: the whole range is checked before anything changes.
+    /// None that an access could tell: the whole range is checked, and what must be copied is, before anything changes.
     pub async fn protect(&self, address: u64, size: u64, set_maximum: bool, prot: Prot) -> Result<(), KernReturn> {
         if size == 0 {
             return Ok(());
         }
         let range = touched_pages(address, size).ok_or(KernReturn::InvalidArgument)?;
-        loop {
+        let result = loop {
             match self.exclusive(|state| self.protect_step(state, range, set_maximum, prot)) {
-                Step::Wait(wait) => wait.await,
-                Step::Done(result) => {
-                    self.debug_check();
-                    return result;
+                Step::Wait(Unlocked::Wait(wait)) => wait.await,
+                Step::Wait(Unlocked::Copy(work)) => {
+                    if let Err(error) = self.overcome(work).await {
+                        break Err(error);
+                    }
                 }
+                Step::Done(result) => break result,
             }
+        };
+        // What was clipped for a change that did not come about is one entry again.
+        if result.is_err() {
+            self.exclusive(|state| state.entries.merge(range));
         }
+        self.debug_check();
+        result
     }
 
     fn protect_step(
@@ -45,19 +63,74 @@ impl<P: Ports> VmMap<P> {
         range: PageRange,
         set_maximum: bool,
         prot: Prot,
-    ) -> Step<Wait<'_>, Result<(), KernReturn>> {
+    ) -> Step<Unlocked<'_>, Result<(), KernReturn>> {
+        let wait = self.wait_busy(state);
+        #[cfg(test)]
+        let wait = wait.filter(|_| !self.vm.planted.has(crate::planted::Mutant::ProtectIgnoresMarks));
+        if let Some(wait) = wait {
+            return Step::Wait(Unlocked::Wait(wait));
+        }
         if let Err(error) = state.may_protect(range, prot) {
             return Step::Done(Err(error));
         }
         let in_transition = state.entries.meeting(range).find(|(_, entry)| entry.transition.is_some());
+        #[cfg(test)]
+        let in_transition = in_transition.filter(|_| !self.vm.planted.has(crate::planted::Mutant::ProtectIgnoresMarks));
         if let Some(start) = in_transition.map(|(start, _)| start)
             && let Some(entry) = state.entries.get_mut(start)
         {
-            return Step::Wait(self.wait_for(entry));
+            return Step::Wait(Unlocked::Wait(self.wait_for(entry)));
+        }
+        if let Err(error) = state.clip(range.start).and_then(|()| state.clip(range.end)) {
+            return Step::Done(Err(error));
+        }
+        if !set_maximum && prot.contains(Prot::WRITE) {
+            match self.copy_wired(state, range) {
+                Ok(None) => {}
+                Ok(Some(work)) => return Step::Wait(Unlocked::Copy(work)),
+                Err(error) => return Step::Done(Err(error)),
+            }
         }
         state.apply_protection(range, set_maximum, prot);
         Step::Done(Ok(()))
     }
+
+    /// Begins to copy what user-wired entries of `range` show of objects below, for they are about to become writable, and a
+    /// wired page must not be copied at the first write (row P-03).
+    fn copy_wired(&self, state: &mut MapState<P>, range: PageRange) -> Result<Option<Work<'_>>, KernReturn> {
+        let mut at = range.start;
+        while let Some((start, entry)) = state.entries.at_or_after(at)
+            && start < range.end
+        {
+            at = start + entry.pages;
+            if !entry.user_wired || entry.prot.contains(Prot::WRITE) || entry.object.is_none() {
+                continue;
+            }
+            state.make_private(start);
+            let MapState { entries, busy, .. } = state;
+            let Some(entry) = entries.get_mut(start) else { continue };
+            let Some(top) = entry.object else { continue };
+            let mut objects = self.vm.objects();
+            for pages in entry.counted_pages(start) {
+                let indices = entry.object_range(start, pages);
+                let transfer = objects.begin_transfer(self.vm.frames(), top, indices);
+                let transfer = transfer.map_err(|_| KernReturn::ResourceShortage)?;
+                if transfer.frames().is_empty() {
+                    objects.give_up_transfer(transfer, self.vm.frames());
+                } else {
+                    return self.work(busy, Obstacle::Transfer(transfer)).map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a change of protection does with the map unlocked.
+enum Unlocked<'a> {
+    Wait(Wait<'a>),
+    /// Copies wired pages (row P-03).
+    Copy(Work<'a>),
 }
 
 impl<P: Ports> MapState<P> {
@@ -77,8 +150,6 @@ impl<P: Ports> MapState<P> {
     }
 
     fn apply_protection(&mut self, range: PageRange, set_maximum: bool, prot: Prot) {
-        self.entries.split(range.start);
-        self.entries.split(range.end);
         // Neighbours that get the same protection change in one go, so that a 2 MiB mapping which they share is not
         // split.
         let mut changed: Option<(PageRange, Prot)> = None;
@@ -103,15 +174,43 @@ impl<P: Ports> MapState<P> {
                 Some((before, prot)) if before.end == start && *prot == new => before.end = pages.end,
                 _ => {
                     if let Some((before, prot)) = changed.replace((pages, new)) {
-                        self.reprotect(before, prot);
+                        self.show_protection(before, prot);
                     }
                 }
             }
         }
         if let Some((before, prot)) = changed {
-            self.reprotect(before, prot);
+            self.show_protection(before, prot);
         }
         self.entries.merge(range);
+    }
+
+    /// Gives the mappings of `pages` the rights `prot`, but for the right to write what others see too.
+    fn show_protection(&mut self, pages: PageRange, prot: Prot) {
+        let vm = Arc::clone(&self.vm);
+        let mut objects = vm.objects();
+        let shares = |(_, entry): (u64, &MapEntry)| {
+            entry.needs_copy || entry.object.is_some_and(|top| objects.table[top].backing.is_some())
+        };
+        if !prot.contains(Prot::WRITE) || !self.entries.meeting(pages).any(shares) {
+            return self.reprotect(&mut objects, pages, prot);
+        }
+        self.reprotect(&mut objects, pages, prot.without(Prot::WRITE));
+        // Whatever the map owns already is opened again; the marks are taken first, for an entered page starts clean.
+        self.collect_dirty(&mut objects, pages);
+        for (start, entry) in self.entries.meeting(pages) {
+            if let Some(window) = entry.window(start, entry.range(start).intersection(pages)) {
+                for (page, run, rights) in objects.table.mappings(window).collect::<Vec<_>>() {
+                    if rights.contains(Prot::WRITE) {
+                        // Where no table can be had the next fault does it.
+                        objects
+                            .pmap(self.space)
+                            .protect(PageRange::new(page, page + run.pages), rights)
+                            .unwrap_or_default();
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use super::VmMap;
-use crate::entry::{Inheritance, MapEntry};
+use crate::entry::{EntryKind, Inheritance, MapEntry};
+use crate::objects::{Extent, Found};
 use crate::ports::{HostError, Ports};
 use crate::units::{FrameRun, PageRange, Prot};
 
@@ -50,6 +51,12 @@ pub struct EntryRow {
     pub needs_wakeup: bool,
     /// Whether the entry has an object already.
     pub has_object: bool,
+    /// What the entry is made of.
+    pub kind: EntryKind,
+    /// Whether the entry gets a shadow of its own before its pages are written.
+    pub needs_copy: bool,
+    /// Whether pages are wired only as they become resident.
+    pub wired_on_fault: bool,
 }
 
 /// Totals over a map.
@@ -112,14 +119,15 @@ impl<P: Ports> VmMap<P> {
         let range = PageRange::new(start, end);
         let mut rows = Vec::new();
         self.locked(|state| {
+            let objects = self.vm.objects();
             for (start, entry) in state.entries.meeting(range) {
-                let Some(object) = &entry.object else { continue };
-                let part = PageRange::new(start, start + entry.pages).intersection(range);
-                let indices = entry.object_range(start, part);
-                for (index, run) in object.resident().frames(indices) {
-                    let first = index - indices.start + part.start;
-                    push_frames(&mut rows, range.start, PageRange::new(first, first + run.pages), Some(run));
-                }
+                let Some(window) = entry.window(start, entry.range(start).intersection(range)) else { continue };
+                objects.table.for_each(window.object, window.indices, |indices, found| {
+                    if let Found::Resident { extent, .. } = found {
+                        let pages = PageRange::new(window.page_of(indices.start), window.page_of(indices.end));
+                        push_frames(&mut rows, range.start, pages, Some(extent.frames));
+                    }
+                });
             }
         });
         push_frames(&mut rows, range.start, PageRange::new(range.end, range.end), None);
@@ -139,9 +147,44 @@ impl<P: Ports> VmMap<P> {
                 in_transition: entry.transition.is_some(),
                 needs_wakeup: entry.needs_wakeup,
                 has_object: entry.object.is_some(),
+                kind: entry.kind,
+                needs_copy: entry.needs_copy,
+                wired_on_fault: entry.on_fault.is_some(),
             };
             state.entries.iter().map(row).collect()
         })
+    }
+
+    /// Returns the wire count of each resident page of `range`: how many wired entries, of all maps, count on it. Equal
+    /// neighbours are joined, and absent pages left out.
+    pub fn page_wires(&self, range: PageRange) -> Vec<(PageRange, u32)> {
+        let mut rows: Vec<(PageRange, u32)> = Vec::new();
+        self.for_each_resident(range, |pages, extent| match rows.last_mut() {
+            Some((last, wires)) if last.end == pages.start && *wires == extent.wires => last.end = pages.end,
+            _ => rows.push((pages, extent.wires)),
+        });
+        rows
+    }
+
+    /// Returns how many pages of `range` are resident.
+    pub fn residents(&self, range: PageRange) -> u64 {
+        let mut resident = 0;
+        self.for_each_resident(range, |pages, _| resident += pages.len());
+        resident
+    }
+
+    fn for_each_resident(&self, range: PageRange, mut visit: impl FnMut(PageRange, Extent)) {
+        self.locked(|state| {
+            let objects = self.vm.objects();
+            for (start, entry) in state.entries.meeting(range) {
+                let Some(window) = entry.window(start, entry.range(start).intersection(range)) else { continue };
+                objects.table.for_each(window.object, window.indices, |indices, found| {
+                    if let Found::Resident { extent, .. } = found {
+                        visit(PageRange::new(window.page_of(indices.start), window.page_of(indices.end)), extent);
+                    }
+                });
+            }
+        });
     }
 
     /// Returns how many pages of this map are charged against the user-wire limit.
@@ -159,18 +202,19 @@ impl<P: Ports> VmMap<P> {
                 last_host_error: state.last_host_error,
                 ..MapStats::default()
             };
+            let objects = self.vm.objects();
             for (start, entry) in state.entries.iter() {
                 stats.allocated_pages += entry.pages;
-                let Some(object) = &entry.object else { continue };
-                let whole = entry.object_range(start, PageRange::new(start, start + entry.pages));
-                for (pages, extent) in object.resident().pieces(whole) {
+                let Some(window) = entry.window(start, entry.range(start)) else { continue };
+                objects.table.for_each(window.object, window.indices, |pages, found| {
+                    let Found::Resident { extent, .. } = found else { return };
                     let counted = |condition: bool| if condition { pages.len() } else { 0 };
                     stats.resident_pages += pages.len();
                     stats.wired_pages += counted(extent.wires > 0);
                     stats.dirty_pages += counted(extent.dirty);
                     stats.cleaning_pages += counted(extent.cleaning);
                     stats.extents += 1;
-                }
+                });
             }
             stats
         })

@@ -1,8 +1,11 @@
 //! A machine for tests that speaks in pages from the start of its map and checks itself after every step.
 
 mod durable;
+mod explore;
+mod family;
 mod inject;
 mod model;
+mod regressions;
 mod storm;
 
 use alloc::format;

@@ -1,8 +1,11 @@
 //! The transition protocol: who marks an entry *in transition* owns it until the mark goes.
 
+use alloc::vec::Vec;
+
 use super::{MapState, VmMap};
-use crate::entry::{MapEntry, OperationId, Transition};
+use crate::entry::{EntryKind, MapEntry, OperationId, Transition};
 use crate::kern_return::KernReturn;
+use crate::objects::{BLOCK_PAGES, ObjectId, Pager, VmObject};
 use crate::ports::Ports;
 use crate::units::PageRange;
 use crate::wait::Wait;
@@ -16,11 +19,25 @@ pub(super) struct Claims {
     pub(super) allows_holes: bool,
     /// Everything of the range before this page is claimed.
     cursor: u64,
+    #[cfg(test)]
+    pub(super) is_unwire: bool,
+    /// The entry that was waited for, as it was.
+    #[cfg(test)]
+    waited: Option<PageRange>,
 }
 
 impl Claims {
     pub(super) const fn new(owner: OperationId, range: PageRange, allows_holes: bool) -> Self {
-        Self { owner, range, allows_holes, cursor: range.start }
+        Self {
+            owner,
+            range,
+            allows_holes,
+            cursor: range.start,
+            #[cfg(test)]
+            is_unwire: false,
+            #[cfg(test)]
+            waited: None,
+        }
     }
 }
 
@@ -38,11 +55,23 @@ impl<P: Ports> VmMap<P> {
     /// Clips and marks the next entry of a call's range (rows W-01, W-02, U-01, U-02).
     ///
     /// # Errors
-    /// [`KernReturn::InvalidAddress`] at a hole that the call does not allow: at the start of the range, where
-    /// an entry was waited for, or behind the entry claimed last (rows A-03, T-04, W-10, U-03).
+    /// - [`KernReturn::InvalidAddress`] at a hole that the call does not allow: at the start of the range, where
+    ///   an entry was waited for, or behind the entry claimed last (rows A-03, T-04, W-10, U-03).
+    /// - [`KernReturn::InvalidArgument`] where the range ends within a 2 MiB page of an entry of large pages (row A-08).
     pub(super) fn claim_next(&self, state: &mut MapState<P>, call: &mut Claims) -> Result<Claim<'_>, KernReturn> {
         if call.cursor == call.range.end {
             return Ok(Claim::End);
+        }
+        #[cfg(test)]
+        if let Some(known) = call.waited.take()
+            && self.vm.planted.has(crate::planted::Mutant::TrustsPlaceAfterWait)
+            && state.entries.get_mut(known.start).is_none_or(|entry| entry.transition.is_none())
+        {
+            if let Some(entry) = state.entries.get_mut(known.start) {
+                entry.transition = Some(Transition::new(call.owner));
+            }
+            call.cursor = known.end.min(call.range.end);
+            return Ok(Claim::Entry(known.start));
         }
         let found = state.entries.at_or_after(call.cursor).map(|(start, entry)| (start, start + entry.pages));
         let next = found.filter(|&(start, _)| start < call.range.end);
@@ -53,7 +82,17 @@ impl<P: Ports> VmMap<P> {
         call.cursor = call.cursor.max(start);
         let first = call.cursor;
         match state.entries.get_mut(start) {
-            Some(entry) if entry.transition.is_some() => return Ok(Claim::Wait(self.wait_for(entry))),
+            Some(entry) if entry.transition.is_some() => {
+                #[cfg(test)]
+                {
+                    call.waited = Some(PageRange::new(first, end));
+                    if call.is_unwire && self.vm.planted.has(crate::planted::Mutant::UnwireSkipsMarked) {
+                        call.cursor = end.min(call.range.end);
+                        return Ok(Claim::Entry(first));
+                    }
+                }
+                return Ok(Claim::Wait(self.wait_for(entry)));
+            }
             // Clipping hands the mark to both parts, so it is set after it (row W-02).
             Some(entry) if start == first && end <= call.range.end => {
                 entry.transition = Some(Transition::new(call.owner));
@@ -62,8 +101,10 @@ impl<P: Ports> VmMap<P> {
             }
             _ => {}
         }
-        state.entries.split(first);
-        state.entries.split(call.range.end);
+        state.clip(first)?;
+        if end > call.range.end {
+            state.clip(call.range.end)?;
+        }
         if let Some(entry) = state.entries.get_mut(first) {
             entry.transition = Some(Transition::new(call.owner));
             call.cursor += entry.pages;
@@ -94,6 +135,65 @@ impl<P: Ports> VmMap<P> {
 }
 
 impl<P: Ports> MapState<P> {
+    /// Makes `page` the first page of its entry, if it is in one (rows C-01, N3).
+    ///
+    /// # Errors
+    /// [`KernReturn::InvalidArgument`] where that would cut a large page; nothing is changed then (row A-08).
+    pub(super) fn clip(&mut self, page: u64) -> Result<(), KernReturn> {
+        let Some((start, entry)) = self.entries.containing(page) else { return Ok(()) };
+        if start == page {
+            return Ok(());
+        }
+        if entry.kind == EntryKind::LargePages && !page.is_multiple_of(BLOCK_PAGES) {
+            return Err(KernReturn::InvalidArgument);
+        }
+        self.ensure_object(start);
+        self.entries.split(page);
+        Ok(())
+    }
+
+    /// Returns the object of the entry that starts with page `start`, made now if there was none; none for an entry that can't
+    /// hold pages.
+    pub(super) fn ensure_object(&mut self, start: u64) -> Option<ObjectId> {
+        let entry = self.entries.get_mut(start)?;
+        if entry.object.is_none() && entry.kind.has_pages() {
+            let mut objects = self.vm.objects();
+            // The entry may be the front of a longer one that was clipped before it had an object: any page may follow.
+            let id = objects.table.add(VmObject::new(Pager::Ram, u64::MAX));
+            let indices = entry.object_range(start, entry.range(start));
+            objects.table.show(id, self.space, start, indices);
+            entry.object = Some(id);
+        }
+        entry.object
+    }
+
+    /// Gives the entry that starts with page `start` an object that only it writes (FreeBSD `vm_object_shadow`): the one it has,
+    /// if nobody else sees that, or a shadow. The entry's wirings come along.
+    pub(super) fn make_private(&mut self, start: u64) {
+        let space = self.space;
+        let Some(entry) = self.entries.get_mut(start) else { return };
+        let Some(old) = entry.object.filter(|_| entry.needs_copy) else { return };
+        entry.needs_copy = false;
+        let mut objects = self.vm.objects();
+        let table = &mut objects.table;
+        if table.is_unshared(old) && !table[old].is_external() {
+            return;
+        }
+        let indices = entry.object_range(start, entry.range(start));
+        let new = table.add_shadow(old, indices);
+        let counted: Vec<PageRange> = entry.counted_pages(start).collect();
+        for pages in &counted {
+            table.uncount_only(old, entry.object_range(start, *pages));
+        }
+        (entry.object, entry.offset) = (Some(new), 0);
+        let fresh = entry.object_range(start, entry.range(start));
+        for pages in &counted {
+            table.count(new, entry.object_range(start, *pages));
+        }
+        table.show(new, space, start, fresh);
+        table.hide(old, space, start, indices, self.vm.frames());
+    }
+
     /// Ends a call's ownership: `finish` does its last work on each entry of `range` that `owner` holds; then the
     /// marks go and what can be merged is (rows T-01, W-11). Tells whether somebody waits for one of the entries.
     #[must_use]
@@ -105,13 +205,19 @@ impl<P: Ports> MapState<P> {
     ) -> bool {
         let mut awaited = false;
         for (_, entry) in self.entries.starting_mut(range) {
-            if entry.is_owned_by(owner) {
+            let owned = entry.is_owned_by(owner);
+            #[cfg(test)]
+            let owned = owned
+                || entry.transition.is_some() && self.vm.planted.has(crate::planted::Mutant::ReleaseClearsForeignMarks);
+            if owned {
                 finish(entry);
                 entry.transition = None;
                 awaited |= core::mem::take(&mut entry.needs_wakeup);
             }
         }
         self.entries.merge(range);
+        #[cfg(test)]
+        let awaited = awaited && !self.vm.planted.has(crate::planted::Mutant::ReleaseForgetsToWake);
         awaited
     }
 }

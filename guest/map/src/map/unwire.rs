@@ -4,10 +4,9 @@ use super::transition::{Claim, Claims};
 use super::{MapState, Step, VmMap};
 use crate::entry::MapEntry;
 use crate::flags::WireFlags;
-use crate::frame_runs::FrameRuns;
 use crate::kern_return::KernReturn;
-use crate::ports::{Host, Ports};
-use crate::units::PageRange;
+use crate::objects::{ObjectTable, PinList};
+use crate::ports::Ports;
 use crate::wait::Wait;
 
 impl<P: Ports> VmMap<P> {
@@ -19,8 +18,8 @@ impl<P: Ports> VmMap<P> {
     /// that no wiring is left on.
     ///
     /// # Errors
-    /// - [`KernReturn::InvalidArgument`]: `start > end`, unaligned, or an unknown flag; or an entry that the
-    ///   system has not wired is to lose a system wiring.
+    /// - [`KernReturn::InvalidArgument`]: `start > end`, unaligned, or an unknown flag; an end of the range lies within a
+    ///   large page; or an entry that the system has not wired is to lose a system wiring.
     /// - [`KernReturn::InvalidAddress`]: a page is not allocated, without [`WireFlags::HOLESOK`].
     ///
     /// # Partial effects
@@ -28,6 +27,10 @@ impl<P: Ports> VmMap<P> {
     pub async fn unwire(&self, start: u64, end: u64, flags: WireFlags) -> Result<(), KernReturn> {
         let Some(range) = self.wire_range(start, end, flags)? else { return Ok(()) };
         let mut call = Claims::new(self.begin(), range, flags.allows_holes());
+        #[cfg(test)]
+        {
+            call.is_unwire = true;
+        }
         let result = loop {
             match self.exclusive(|state| self.claim_for_unwire(state, &mut call, flags)) {
                 Step::Wait(wait) => wait.await,
@@ -35,13 +38,15 @@ impl<P: Ports> VmMap<P> {
             }
         };
         if result.is_ok() {
-            let last = self.exclusive(|state| self.unwire_entries(state, &call, flags)).joined();
-            if !last.is_empty() {
-                // The marks stay until the host knows, so that no wire of the same frames can overtake this.
-                self.vm.host().unwire(&last).await;
-            }
+            // The marks stay until the host knows, so that no wire of the same entries can overtake this.
+            let last = self.exclusive(|state| state.unwire_entries(&call, flags));
+            self.unpin(last).await;
         }
+        #[cfg(test)]
+        self.vm.planted.pause().await;
         let awaited = self.exclusive(|state| state.release(call.range, call.owner, |_| ()));
+        #[cfg(test)]
+        self.vm.planted.pause().await;
         self.wake_if(awaited);
         self.debug_check();
         result
@@ -71,38 +76,43 @@ impl<P: Ports> VmMap<P> {
             }
         }
     }
+}
 
-    /// Takes the wiring from every entry that the call holds (rows U-06 to U-08) and returns the frames that
+impl<P: Ports> MapState<P> {
+    /// Takes the wiring from every entry that the call holds (rows U-06 to U-08) and returns the pages that
     /// have none left.
-    fn unwire_entries(&self, state: &mut MapState<P>, call: &Claims, flags: WireFlags) -> FrameRuns {
-        let mut last = FrameRuns::new();
+    fn unwire_entries(&mut self, call: &Claims, flags: WireFlags) -> PinList {
+        let mut last = PinList::new();
         let mut uncharged = 0;
-        for (start, entry) in state.entries.starting_mut(call.range) {
+        let mut objects = self.vm.objects();
+        for (start, entry) in self.entries.starting_mut(call.range) {
             if entry.is_owned_by(call.owner) && (!flags.is_user() || entry.user_wired) {
+                if entry.wired_count == 1 {
+                    entry.unwire_pages(start, &mut objects.table, &mut last);
+                }
                 entry.wired_count -= 1;
                 if flags.is_user() {
                     entry.user_wired = false;
                     uncharged += entry.pages;
                 }
-                if entry.wired_count == 0 {
-                    entry.unwire_pages(start, &mut last);
-                }
             }
         }
-        state.user_wired_pages -= uncharged;
+        self.user_wired_pages -= uncharged;
         self.vm.uncharge(uncharged);
         last
     }
 }
 
 impl MapEntry {
-    /// Takes the entry's wiring off its pages; the frames that have none left are added to `last`. It goes by
-    /// the object, not by the page tables, so the protection does not matter (row B-07).
-    pub(super) fn unwire_pages(&self, start: u64, last: &mut FrameRuns) {
-        if let Some(object) = &self.object {
-            let whole = PageRange::new(start, start + self.pages);
-            object.resident().unwire(self.object_range(start, whole), last);
+    /// Takes the entry's wiring off its pages; those that have none left are added to `last`. It goes by
+    /// the objects, not by the page tables, so the protection does not matter (row B-07).
+    pub(super) fn unwire_pages(&mut self, start: u64, table: &mut ObjectTable, last: &mut PinList) {
+        if let Some(top) = self.object {
+            for pages in self.counted_pages(start) {
+                table.uncount(top, self.object_range(start, pages), last);
+            }
         }
+        self.on_fault = None;
     }
 }
 

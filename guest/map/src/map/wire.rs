@@ -1,23 +1,26 @@
 //! Wiring: FreeBSD `vm_map_wire`, with the host told once per call.
 
+use alloc::boxed::Box;
+
+use super::obstacle::Work;
 use super::transition::{Claim, Claims};
-use super::window::Window;
 use super::{MapState, Step, VmMap};
 use crate::entry::{MapEntry, Transition};
 use crate::flags::WireFlags;
-use crate::frame_runs::FrameRuns;
 use crate::kern_return::KernReturn;
-use crate::ports::{Host, OutOfFrames, Ports};
+use crate::objects::{Counts, Found, ObjectTable, Pin, PinList};
+use crate::ports::{Host, Ports};
 use crate::units::{PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
-use crate::vm::Vm;
 use crate::wait::Wait;
 
 /// One wire call under way.
 struct Wiring {
     claims: Claims,
     flags: WireFlags,
-    /// Frames that this call is the first to wire.
-    first: FrameRuns,
+    /// Pages are wired only as they become resident.
+    on_fault: bool,
+    /// The pages of the entry claimed last that are still to be made resident and counted.
+    rest: PageRange,
 }
 
 impl<P: Ports> VmMap<P> {
@@ -28,40 +31,55 @@ impl<P: Ports> VmMap<P> {
     /// [`VmMap::unwire`] undoes any number of them. A range that sticks out of the map is clamped to it.
     /// `start == end` succeeds whatever the other arguments are. The protection of an entry says which access
     /// its wiring serves, so one that permits neither reading nor executing can't be wired, **a write-only one
-    /// included** (rows W-03 and D-D). The host is asked once, for all frames of the call; wiring makes no page
-    /// dirty.
+    /// included** (rows W-03 and D-D), and one that may be written gets pages of its own now (row P-01). The host is asked
+    /// once, for all frames of the call; wiring makes no page dirty. The call can't be interrupted (row T-09).
     ///
     /// # Errors
-    /// - [`KernReturn::InvalidArgument`]: `start > end`, unaligned, or an unknown flag.
+    /// - [`KernReturn::InvalidArgument`]: `start > end`, unaligned, or an unknown flag; or an end of the range lies within a
+    ///   large page.
     /// - [`KernReturn::InvalidAddress`]: without [`WireFlags::HOLESOK`], a page is not allocated, or its entry
     ///   not readable, or with [`WireFlags::WRITE`] not writable.
-    /// - [`KernReturn::ResourceShortage`]: the user-wire limit, guest memory, or the host's quota, memory, lock
+    /// - [`KernReturn::ResourceShortage`]: the user-wire limit or the map's, guest memory, or the host's quota, memory, lock
     ///   limit or queue is used up.
-    /// - [`KernReturn::Failure`]: the host failed otherwise; or an entry is wired 2^32 - 1 times.
+    /// - [`KernReturn::OutOfBounds`], [`KernReturn::ProtectionFailure`]: a page lies past the end of its object or its pager
+    ///   could not read it; its object is dead (row F-02).
+    /// - [`KernReturn::Failure`]: the host failed otherwise, or a pager refused; or an entry is wired 2^32 - 1 times.
     ///
     /// # Partial effects
     /// After an error no wiring is left that was not there before, and nobody sees the call's intermediate
     /// state: its entries stay in transition until all is undone (row D-H). Pages may stay resident (row F-06).
     pub async fn wire(&self, start: u64, end: u64, flags: WireFlags) -> Result<(), KernReturn> {
         let Some(range) = self.wire_range(start, end, flags)? else { return Ok(()) };
+        self.wire_pages(range, flags, false).await
+    }
+
+    /// As [`VmMap::wire`], for pages; with `on_fault`, pages that are not resident are wired when they become so.
+    pub(super) async fn wire_pages(
+        &self,
+        range: PageRange,
+        flags: WireFlags,
+        on_fault: bool,
+    ) -> Result<(), KernReturn> {
         let claims = Claims::new(self.begin(), range, flags.allows_holes());
-        let mut call = Wiring { claims, flags, first: FrameRuns::new() };
-        let mut result = loop {
-            match self.exclusive(|state| self.wire_entries(state, &mut call)) {
-                Step::Wait(wait) => wait.await,
-                Step::Done(result) => break result,
-            }
-        };
+        let mut call = Wiring { claims, flags, on_fault, rest: PageRange::new(0, 0) };
+        let mut result = self.wire_entries(&mut call).await;
         if result.is_ok() {
-            let runs = core::mem::take(&mut call.first).joined();
-            if !runs.is_empty()
-                && let Err(error) = self.vm.host().wire(&runs).await
-            {
-                self.note_host_error(error);
-                result = Err(KernReturn::from_wire_error(error));
-            }
+            result = self.pin_entries(&call).await;
         }
-        let awaited = self.exclusive(|state| self.finish_wire(state, &call, result.is_ok()));
+        if result.is_err() {
+            let last = self.exclusive(|state| state.undo_wiring(&call));
+            #[cfg(test)]
+            if self.vm.planted.has(crate::planted::Mutant::MarksGoBeforeRollBack) {
+                let awaited = self.exclusive(|state| state.finish_wiring(&call, false));
+                self.wake_if(awaited);
+            }
+            self.unpin(last).await;
+        }
+        #[cfg(test)]
+        self.vm.planted.pause().await;
+        let awaited = self.exclusive(|state| state.finish_wiring(&call, result.is_ok()));
+        #[cfg(test)]
+        self.vm.planted.pause().await;
         self.wake_if(awaited);
         self.debug_check();
         result
@@ -88,25 +106,143 @@ impl<P: Ports> VmMap<P> {
     }
 
     /// Marks and wires entry after entry, in address order (FreeBSD `vm_map_wire_locked`). After an error
-    /// the marks tell [`VmMap::finish_wire`] what to undo.
-    fn wire_entries(&self, state: &mut MapState<P>, call: &mut Wiring) -> Step<Wait<'_>, Result<(), KernReturn>> {
+    /// the marks tell [`MapState::undo_wiring`] what to undo.
+    async fn wire_entries(&self, call: &mut Wiring) -> Result<(), KernReturn> {
         loop {
-            let wired = match self.claim_next(state, &mut call.claims) {
-                Ok(Claim::Entry(start)) => self.wire_entry(state, call, start),
-                Ok(Claim::Wait(wait)) => return Step::Wait(wait),
-                Ok(Claim::End) => return Step::Done(Ok(())),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = wired {
-                return Step::Done(Err(error));
+            match self.exclusive(|state| self.wire_some(state, call)) {
+                Step::Wait(wait) => wait.await,
+                Step::Done(Ok(Some(work))) => self.overcome(work).await?,
+                Step::Done(Ok(None)) => return Ok(()),
+                Step::Done(Err(error)) => return Err(error),
             }
         }
     }
 
-    /// Wires the entry that starts with page `start`, which the call holds (rows W-03 to W-09).
-    fn wire_entry(&self, state: &mut MapState<P>, call: &mut Wiring, start: u64) -> Result<(), KernReturn> {
-        let MapState { entries, pmap, user_wired_pages, .. } = state;
-        let Some(entry) = entries.get_mut(start) else { return Ok(()) };
+    /// Goes on until something must be awaited.
+    fn wire_some(
+        &self,
+        state: &mut MapState<P>,
+        call: &mut Wiring,
+    ) -> Step<Wait<'_>, Result<Option<Work<'_>>, KernReturn>> {
+        loop {
+            let step = match self.bring_in(state, call) {
+                Ok(None) => self.claim_next(state, &mut call.claims),
+                other => return Step::Done(other),
+            };
+            match step {
+                Ok(Claim::Entry(start)) => {
+                    if let Err(error) = state.wire_entry(call, start) {
+                        return Step::Done(Err(error));
+                    }
+                }
+                Ok(Claim::Wait(wait)) => return Step::Wait(wait),
+                Ok(Claim::End) => return Step::Done(Ok(None)),
+                Err(error) => return Step::Done(Err(error)),
+            }
+        }
+    }
+
+    /// Makes the pages of the entry claimed last resident and mapped and counts its wiring on each (row W-06). The entry may
+    /// have been clipped meanwhile, so it is looked up for each part (row T-07).
+    fn bring_in(&self, state: &mut MapState<P>, call: &mut Wiring) -> Result<Option<Work<'_>>, KernReturn> {
+        while !call.rest.is_empty() {
+            let Some((start, entry)) = state.entries.containing(call.rest.start) else { return Ok(None) };
+            let writes = entry.prot.contains(Prot::WRITE);
+            if entry.needs_copy && writes {
+                state.make_private(start);
+            }
+            state.ensure_object(start);
+            let MapState { entries, space, busy, .. } = state;
+            let Some(entry) = entries.get_mut(start) else { return Ok(None) };
+            let part = call.rest.intersection(entry.range(start));
+            #[cfg(test)]
+            let part =
+                if self.vm.planted.has(crate::planted::Mutant::TrustsPlaceAfterPageIn) { call.rest } else { part };
+            let Some(window) = entry.window(start, part) else { return Ok(None) };
+            let mut objects = self.vm.objects();
+            // What is not resident is not mapped either. A page that is entered starts clean, so older marks are
+            // taken first.
+            if !objects.table.is_absent(window.object, window.indices) {
+                objects.collect_dirty(*space, &window);
+            }
+            let (ready, obstacle) = objects.populate(self.vm.frames(), &window, writes);
+            let done = window.narrowed(PageRange::new(window.pages.start, window.pages.start + ready));
+            objects.enter(*space, &done).map_err(|_| KernReturn::ResourceShortage)?;
+            entry.count_pages(start, done.pages, &mut objects.table);
+            call.rest.start = done.pages.end;
+            if let Some(obstacle) = obstacle {
+                #[cfg(test)]
+                if self.vm.planted.has(crate::planted::Mutant::CountsAgainAfterPageIn) {
+                    call.rest.start = start;
+                }
+                return self.work(busy, obstacle).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the host hold the pages that the call was the first to wire (0 to 1 is told, and nothing else).
+    async fn pin_entries(&self, call: &Wiring) -> Result<(), KernReturn> {
+        let mut list = loop {
+            match self.locked(|state| self.begin_pins(state, call)) {
+                Step::Wait(wait) => wait.await,
+                Step::Done(list) => break list,
+            }
+        };
+        if list.is_empty() {
+            return Ok(());
+        }
+        let result = self.vm.host().wire(&list.take_frames()).await;
+        #[cfg(test)]
+        self.vm.planted.pause().await;
+        let pin = if result.is_ok() { Pin::Yes } else { Pin::No };
+        let last = self.vm.objects().table.finish_pins(list, pin, self.vm.frames());
+        self.vm.idle().wake_all();
+        self.unpin(last).await;
+        self.end_busy();
+        result.map_err(|error| {
+            self.note_host_error(error);
+            KernReturn::from_wire_error(error)
+        })
+    }
+
+    /// Collects the pages that the host must be asked about. While it is asked about one of them by somebody else, this waits,
+    /// and holds none, so that no two calls wait for each other.
+    fn begin_pins(&self, state: &mut MapState<P>, call: &Wiring) -> Step<Wait<'_>, PinList> {
+        let mut list = PinList::new();
+        let mut objects = self.vm.objects();
+        let owner = call.claims.owner;
+        let owned = |(start, entry): (u64, &MapEntry)| {
+            entry.is_owned_by(owner) && call.claims.range.contains(start) && entry.is_newly_wired()
+        };
+        for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
+            let Some(top) = entry.object else { continue };
+            for pages in entry.counted_pages(start) {
+                let going = objects.table.is_pin_going(top, entry.object_range(start, pages));
+                #[cfg(test)]
+                let going = going && !self.vm.planted.has(crate::planted::Mutant::PinsIgnoreCallsUnderWay);
+                if going {
+                    return Step::Wait(self.vm.idle().wait());
+                }
+            }
+        }
+        for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
+            let Some(top) = entry.object else { continue };
+            for pages in entry.counted_pages(start) {
+                objects.table.begin_pins(top, entry.object_range(start, pages), &mut list);
+            }
+        }
+        if !list.is_empty() {
+            state.busy += 1;
+        }
+        Step::Done(list)
+    }
+}
+
+impl<P: Ports> MapState<P> {
+    /// Counts the wiring of the entry that starts with page `start`, which the call holds (rows W-03 to W-09).
+    fn wire_entry(&mut self, call: &mut Wiring, start: u64) -> Result<(), KernReturn> {
+        let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
         let Some(mark) = &mut entry.transition else { return Ok(()) };
         let readable = !(entry.prot & (Prot::READ | Prot::EXECUTE)).is_none();
         let writable = entry.prot.contains(Prot::WRITE);
@@ -114,92 +250,162 @@ impl<P: Ports> VmMap<P> {
             mark.skipped = true;
             return if call.flags.allows_holes() { Ok(()) } else { Err(KernReturn::InvalidAddress) };
         }
-        if call.flags.is_user() && entry.user_wired {
-            return Ok(());
+        // Where no pages are brought in now, none are copied either; but what the user has wired and may write needs no copy
+        // (row N4).
+        let shares = entry.wired_count > 0 || call.on_fault;
+        #[cfg(test)]
+        let shares = shares && !self.vm.planted.has(crate::planted::Mutant::WireLeavesNeedForCopy);
+        if writable && shares {
+            self.make_private(start);
         }
-        let count = entry.wired_count.checked_add(1).ok_or(KernReturn::Failure)?;
-        if call.flags.is_user() {
-            if !self.vm.charge(entry.pages) {
-                return Err(KernReturn::ResourceShortage);
+        let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
+        let Some(mark) = &mut entry.transition else { return Ok(()) };
+        let completes = entry.on_fault.is_some() && !call.on_fault;
+        if !(call.flags.is_user() && entry.user_wired) {
+            let count = entry.wired_count.checked_add(1).ok_or(KernReturn::Failure)?;
+            if call.flags.is_user() {
+                let fits = self.user_wired_pages.saturating_add(entry.pages) <= self.limits.memlock_pages;
+                if !fits || !self.vm.charge(entry.pages) {
+                    return Err(KernReturn::ResourceShortage);
+                }
+                // By the user bit and nothing else, so that mixed wirings can't make the total drift (row D-G).
+                mark.charged = true;
+                self.user_wired_pages += entry.pages;
             }
-            // By the user bit and nothing else, so that mixed wirings can't make the total drift (row D-G).
-            mark.charged = true;
-            *user_wired_pages += entry.pages;
+            mark.counted = true;
+            entry.wired_count = count;
+            #[cfg(test)]
+            if call.flags.is_user() && self.vm.planted.has(crate::planted::Mutant::UserBitBeforeFaults) {
+                mark.charged = false;
+                entry.user_wired = true;
+            }
+            if count == 1 {
+                mark.wired_to = Some(start);
+                if call.on_fault {
+                    mark.wires_on_fault = true;
+                    entry.on_fault = Some(Box::new(Counts::new()));
+                    return self.wire_resident(start);
+                }
+                call.rest = entry.range(start);
+            }
         }
-        if count == 1 {
-            wire_pages(&self.vm, pmap, entry, start, &mut call.first)
-                .map_err(|OutOfFrames| KernReturn::ResourceShortage)?;
+        if completes {
+            // Pages that came by faults are counted already.
+            if let Some(mark) = &mut entry.transition {
+                mark.wired_to = Some(start);
+            }
+            call.rest = entry.range(start);
         }
-        entry.count_wiring(count);
         Ok(())
     }
 
-    /// Completes the call's entries, or undoes what the call did to them; then lets go of them. Tells whether
-    /// somebody waits for one.
-    fn finish_wire(&self, state: &mut MapState<P>, call: &Wiring, succeeded: bool) -> bool {
+    /// Counts the wiring on the pages that are resident already of an entry that is wired as pages become so.
+    fn wire_resident(&mut self, start: u64) -> Result<(), KernReturn> {
+        let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
+        let Some(top) = entry.object else { return Ok(()) };
+        let Some(wired) = &mut entry.on_fault else { return Ok(()) };
+        let mut objects = self.vm.objects();
+        let indices = PageRange::new(entry.offset, entry.offset + entry.pages);
+        let mut at = indices.start;
+        while at < indices.end {
+            let (pages, found) = objects.table.look(top, PageRange::new(at, indices.end));
+            if matches!(found, Found::Resident { .. }) {
+                let part = PageRange::new(at, at + pages);
+                objects.table.count(top, part);
+                wired.add(PageRange::new(start + (at - entry.offset), start + (at - entry.offset) + pages));
+            }
+            at += pages;
+        }
+        Ok(())
+    }
+
+    /// Undoes what the call did to its entries (rows F-01 to F-05) and returns the pages that the host need not hold any more.
+    /// The marks stay.
+    fn undo_wiring(&mut self, call: &Wiring) -> PinList {
+        let mut last = PinList::new();
         let mut uncharged = 0;
-        // The starts are needed for the object's pages, which `release` does not tell.
-        if !succeeded {
-            for (start, entry) in state.entries.starting_mut(call.claims.range) {
-                if entry.is_owned_by(call.claims.owner) {
-                    uncharged += entry.undo_wiring(start);
+        let mut objects = self.vm.objects();
+        for (start, entry) in self.entries.starting_mut(call.claims.range) {
+            if entry.is_owned_by(call.claims.owner) {
+                uncharged += entry.undo_wiring(start, &mut objects.table, &mut last);
+                #[cfg(test)]
+                if entry.user_wired && self.vm.planted.has(crate::planted::Mutant::RollBackTakesOlderWiring) {
+                    entry.unwire_pages(start, &mut objects.table, &mut last);
+                    entry.user_wired = false;
+                    entry.wired_count -= 1;
+                    uncharged += entry.pages;
                 }
             }
-            state.user_wired_pages -= uncharged;
-            self.vm.uncharge(uncharged);
         }
-        state.release(call.claims.range, call.claims.owner, |entry| {
+        #[cfg(test)]
+        let uncharged = if self.vm.planted.has(crate::planted::Mutant::RollBackKeepsCharge) { 0 } else { uncharged };
+        self.user_wired_pages -= uncharged;
+        self.vm.uncharge(uncharged);
+        last
+    }
+
+    /// Completes the call's entries if it succeeded, and lets go of them. Tells whether somebody waits for one.
+    fn finish_wiring(&mut self, call: &Wiring, succeeded: bool) -> bool {
+        self.release(call.claims.range, call.claims.owner, |entry| {
             let skipped = entry.transition.is_none_or(|mark| mark.skipped);
-            if succeeded && call.flags.is_user() && !skipped {
+            if !succeeded || skipped {
+                return;
+            }
+            if !call.on_fault {
+                entry.on_fault = None;
+            }
+            if call.flags.is_user() {
                 entry.user_wired = true;
             }
         })
     }
 }
 
-/// Makes the pages of the entry that starts with `start` resident and mapped and counts its wiring on each
-/// (row W-06); the frames that had none are added to `first`.
-fn wire_pages<P: Ports>(
-    vm: &Vm<P>,
-    pmap: &mut P::Pmap,
-    entry: &mut MapEntry,
-    start: u64,
-    first: &mut FrameRuns,
-) -> Result<(), OutOfFrames> {
-    let window = Window::on_all(entry, start);
-    let mut resident = window.resident();
-    // What is not resident is not mapped either. A page that is entered starts clean, so older marks are
-    // taken first.
-    if !resident.is_absent(window.indices) {
-        window.collect_dirty(pmap, &mut resident);
-    }
-    window.populate(vm, &mut resident)?;
-    window.enter(pmap, &resident)?;
-    resident.wire(window.indices, first);
-    Ok(())
-}
-
 impl MapEntry {
-    /// Counts this call's wiring, so that it can be undone.
-    fn count_wiring(&mut self, count: u32) {
-        self.wired_count = count;
+    /// Tells whether the call that owns the entry has wired pages of it that were not before.
+    fn is_newly_wired(&self) -> bool {
+        self.transition.is_some_and(|mark| mark.wired_to.is_some())
+    }
+
+    /// Counts the wiring on `pages`, those excepted that it is counted on already.
+    fn count_pages(&mut self, start: u64, pages: PageRange, table: &mut ObjectTable) {
+        let Some(top) = self.object else { return };
+        let mut rest = pages;
+        while !rest.is_empty() {
+            let (same, count) = self.on_fault.as_ref().map_or((rest.len(), 0), |wired| wired.first_of(rest));
+            let part = PageRange::new(rest.start, rest.start + same);
+            if count == 0 {
+                table.count(top, self.object_range(start, part));
+            }
+            rest.start = part.end;
+        }
         if let Some(mark) = &mut self.transition {
-            mark.counted = true;
+            mark.wired_to = Some(pages.end);
         }
     }
 
-    /// Undoes what the wire call that owns the entry did to it (rows F-01 to F-05) and returns how many pages
-    /// must be uncharged. The host has wired nothing for the call.
-    fn undo_wiring(&mut self, start: u64) -> u64 {
-        let Some(mark) = &mut self.transition else { return 0 };
-        let Transition { counted, charged, .. } = core::mem::replace(mark, Transition::new(mark.owner));
-        if counted {
-            self.wired_count -= 1;
-            if self.wired_count == 0 {
-                self.unwire_pages(start, &mut FrameRuns::new());
+    /// Undoes what the wire call that owns the entry did to it and returns how many pages must be uncharged.
+    fn undo_wiring(&mut self, start: u64, table: &mut ObjectTable, last: &mut PinList) -> u64 {
+        let Some(mark) = self.transition else { return 0 };
+        if let (Some(wired_to), Some(top)) = (mark.wired_to, self.object) {
+            let wired_to = wired_to.clamp(start, start + self.pages);
+            let mut rest = PageRange::new(start, if mark.wires_on_fault { start + self.pages } else { wired_to });
+            while !rest.is_empty() {
+                let (same, known) = self.on_fault.as_ref().map_or((rest.len(), 0), |wired| wired.first_of(rest));
+                let part = PageRange::new(rest.start, rest.start + same);
+                // What came by faults was there before the call, unless the call began that.
+                if (known > 0) == mark.wires_on_fault {
+                    table.uncount(top, self.object_range(start, part), last);
+                }
+                rest.start = part.end;
             }
         }
-        if charged { self.pages } else { 0 }
+        if mark.wires_on_fault {
+            self.on_fault = None;
+        }
+        self.wired_count -= u32::from(mark.counted);
+        self.transition = Some(Transition { skipped: mark.skipped, ..Transition::new(mark.owner) });
+        if mark.charged { self.pages } else { 0 }
     }
 }
 

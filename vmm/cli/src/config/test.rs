@@ -1,4 +1,5 @@
 use super::{Config, ConfigError, MachineOptions, MemoryConfig, MemoryError, OnStorageError, Size};
+use crate::hosts::On;
 use std::io::Write;
 use std::time::Duration;
 use wirevm_devices::durability::Durability;
@@ -100,4 +101,28 @@ fn file_mistakes_are_told_with_their_line() {
     let broken = read("kernel = ").expect_err("no value");
     assert!(!broken.contains('\n'), "{broken}");
     assert!(matches!(Config::read("/no/such.toml".as_ref()), Err(ConfigError::Read { .. })));
+}
+
+#[test]
+fn host_with_a_ram_or_no_image_of_its_own_takes_none() {
+    let check = |on, memory: &str, kernel: Option<&str>| {
+        let kernel = kernel.map(Into::into);
+        let config = Config { on: Some(on), memory: memory.parse().expect("readable"), kernel, ..Config::default() };
+        config.check().map(|options| options.on).map_err(|error| error.to_string())
+    };
+    for on in [On::Fake, On::All] {
+        let error = check(on, "8M,file=a.ram", None).expect_err("a file");
+        assert_eq!(
+            error,
+            format!("--on {on} gives each host a fresh RAM of its own, so no RAM file can be named; leave 'a.ram' out")
+        );
+    }
+    for on in [On::Hosted, On::Fake] {
+        let error = check(on, "8M", Some("k.elf")).expect_err("an image");
+        assert_eq!(error, format!("--on {on} boots no guest image; leave 'k.elf' out"));
+    }
+    assert_eq!(check(On::Hosted, "8M,file=a.ram", None), Ok(On::Hosted));
+    assert_eq!(check(On::All, "8M", Some("k.elf")), Ok(On::All));
+    assert_eq!(read("on = 'all'").map(|config| config.on), Ok(Some(On::All)));
+    assert!(read("on = 'xen'").expect_err("unknown").contains("unknown variant `xen`"));
 }

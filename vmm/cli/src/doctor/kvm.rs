@@ -14,7 +14,7 @@ pub(super) fn device(system: &System, probes: &Probes<'_>) -> Check {
         Err(error) => closed(error.kind(), &error.to_string()),
         Ok(_) => match (probes.kvm_usable)() {
             Ok(found) => Check::ok(NAME, format!("{DEVICE} opens, {found}")),
-            Err(reason) => Check::fail(NAME, ExitCode::Kvm, reason, "use a host whose KVM has it"),
+            Err(reason) => fail(reason, "use a host whose KVM has it"),
         },
     }
 }
@@ -33,7 +33,12 @@ fn closed(kind: ErrorKind, reason: &str) -> Check {
         ),
         _ => (format!("{DEVICE} does not open: {reason}"), "look at the kernel's log (dmesg)"),
     };
-    Check::fail(NAME, ExitCode::Kvm, found, fix)
+    fail(found, fix)
+}
+
+/// A failure with its remedy, and with what goes without.
+fn fail(found: String, fix: &str) -> Check {
+    Check::fail(NAME, ExitCode::Kvm, found, format!("{fix}; without KVM, --on hosted carries scripts out"))
 }
 
 #[cfg(test)]
@@ -47,6 +52,9 @@ mod test {
         assert!(fix(ErrorKind::NotFound).contains("modprobe"));
         assert!(fix(ErrorKind::PermissionDenied).contains("setfacl -m u:$USER:rw /dev/kvm"));
         assert!(fix(ErrorKind::PermissionDenied).contains("usermod -aG kvm"));
+        for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::Other] {
+            assert!(fix(kind).ends_with("without KVM, --on hosted carries scripts out"));
+        }
         assert_eq!(closed(ErrorKind::Other, "reason").found, "/dev/kvm does not open: reason");
     }
 }

@@ -6,15 +6,16 @@ use serde::Serialize;
 
 use super::{Ending, MachineReport, RunReport};
 use crate::exit_code::{CommandError, ExitCode};
+use crate::hosts::HostKind;
 use crate::script::SyntaxError;
 use crate::script::run::StepReport;
 
 /// Number of the documents' format.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// What `wirevm run --json` and `wirevm script --json` print.
 #[derive(Debug, Serialize)]
-struct RunDocument<'a> {
+pub(super) struct RunDocument<'a> {
     /// Version of the program.
     wirevm: &'static str,
     /// Number of the format.
@@ -37,7 +38,10 @@ struct RunDocument<'a> {
 
 #[derive(Debug, Serialize)]
 struct MachineDocument<'a> {
-    kvm: &'a str,
+    /// `kvm`, `hosted` or `fake`: what the script was carried out on.
+    host: HostKind,
+    /// The KVM; null where there was none in it.
+    kvm: Option<&'a str>,
     kernel: &'a str,
     ram_bytes: u64,
     /// Path of the RAM file; null when it has no name.
@@ -120,7 +124,8 @@ fn nanoseconds(elapsed: std::time::Duration) -> u64 {
 impl<'a> From<&'a MachineReport> for MachineDocument<'a> {
     fn from(machine: &'a MachineReport) -> Self {
         Self {
-            kvm: &machine.kvm,
+            host: machine.host,
+            kvm: machine.kvm.as_deref(),
             kernel: &machine.kernel,
             ram_bytes: machine.ram_bytes,
             ram_file: machine.ram_file.as_deref(),
@@ -155,18 +160,24 @@ impl<'a> From<&'a StepReport> for StepDocument<'a> {
 /// # Errors
 /// When a path is not UTF-8, which JSON can't hold.
 pub fn document(report: &RunReport) -> Result<String, serde_json::Error> {
-    let Ending { exit, error, guest_code } = &report.ending;
-    pretty(&RunDocument {
-        wirevm: env!("CARGO_PKG_VERSION"),
-        format: FORMAT,
-        ok: *exit == ExitCode::Ok,
-        exit_code: exit.number(),
-        error: error.as_deref(),
-        guest_code: *guest_code,
-        machine: MachineDocument::from(&report.machine),
-        script: &report.script,
-        operations: report.steps.iter().map(StepDocument::from).collect(),
-    })
+    pretty(&RunDocument::from(report))
+}
+
+impl<'a> From<&'a RunReport> for RunDocument<'a> {
+    fn from(report: &'a RunReport) -> Self {
+        let Ending { exit, error, guest_code, .. } = &report.ending;
+        Self {
+            wirevm: env!("CARGO_PKG_VERSION"),
+            format: FORMAT,
+            ok: *exit == ExitCode::Ok,
+            exit_code: exit.number(),
+            error: error.as_deref(),
+            guest_code: *guest_code,
+            machine: MachineDocument::from(&report.machine),
+            script: &report.script,
+            operations: report.steps.iter().map(StepDocument::from).collect(),
+        }
+    }
 }
 
 /// Returns a document as text that ends with a newline.
@@ -199,6 +210,7 @@ mod test {
             (&json!(false), &json!(1), &json!(4))
         );
         let machine = json!({
+            "host": "kvm",
             "kvm": "API 12",
             "kernel": "built in",
             "ram_bytes": 67108864,

@@ -1,5 +1,6 @@
 //! What a run tells its user: as a table, or as a JSON document.
 
+mod all;
 mod bench;
 mod json;
 mod table;
@@ -8,18 +9,22 @@ mod text;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::all::AllReport;
 pub use self::bench::{BenchReport, Measurement};
 pub use self::json::{ErrorDocument, document, pretty};
 pub use self::text::text;
 
 use crate::exit_code::{CommandError, ExitCode};
+use crate::hosts::HostKind;
 use crate::script::run::{End, Run, StepReport};
 
 /// What the machine was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineReport {
-    /// The KVM, such as `API 12`.
-    pub kvm: String,
+    /// What the script was carried out on.
+    pub host: HostKind,
+    /// The KVM, such as `API 12`; none where there was none in it.
+    pub kvm: Option<String>,
     /// The guest image, such as `built in`.
     pub kernel: String,
     /// RAM size in bytes.
@@ -49,6 +54,8 @@ pub struct Ending {
     pub error: Option<String>,
     /// The code that the script ended the guest with.
     pub guest_code: Option<u8>,
+    /// Whether the machine could not go on, so that an operation has no result.
+    pub stopped: bool,
 }
 
 /// All about a run.
@@ -69,16 +76,18 @@ impl RunReport {
     #[must_use]
     pub fn new(machine: MachineReport, script: &str, run: Run) -> Self {
         let Run { steps, end } = run;
-        let failed = |exit, error: String| Ending { exit, error: Some(error), guest_code: None };
+        let failed = |exit, error: String| Ending { exit, error: Some(error), guest_code: None, stopped: false };
         let ending = match end {
-            End::Completed => Ending { exit: ExitCode::Ok, error: None, guest_code: None },
-            End::Exited(0) => Ending { exit: ExitCode::Ok, error: None, guest_code: Some(0) },
+            End::Completed => Ending { exit: ExitCode::Ok, error: None, guest_code: None, stopped: false },
+            End::Exited(0) => Ending { exit: ExitCode::Ok, error: None, guest_code: Some(0), stopped: false },
             End::Exited(code) => Ending {
                 guest_code: Some(code),
                 ..failed(ExitCode::Failure, format!("{script}: the guest ended with code {code}"))
             },
             End::Mismatch => failed(ExitCode::Failure, mismatch(script, &steps)),
-            End::Stopped { line, error } => failed(error.exit, format!("{script}:{line}: {error}")),
+            End::Stopped { line, error } => {
+                Ending { stopped: true, ..failed(error.exit, format!("{script}:{line}: {error}")) }
+            }
         };
         Self { machine, script: script.to_owned(), steps, ending }
     }
@@ -105,13 +114,15 @@ fn mismatch(script: &str, steps: &[StepReport]) -> String {
 mod test {
     use super::{MachineReport, RunReport};
     use crate::exit_code::{CommandError, ExitCode};
+    use crate::hosts::HostKind;
     use crate::script::run::{End, Run, StepReport};
     use std::time::Duration;
 
     /// A machine with every kind of row.
     pub(super) fn machine() -> MachineReport {
         MachineReport {
-            kvm: "API 12".into(),
+            host: HostKind::Kvm,
+            kvm: Some("API 12".into()),
             kernel: "built in".into(),
             ram_bytes: 64 << 20,
             ram_place: "a temporary file in /var/tmp (ext4)".into(),

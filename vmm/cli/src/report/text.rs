@@ -26,9 +26,13 @@ fn header(machine: &MachineReport) -> String {
         Some(instructions) => format!("{} instructions, {}", grouped(instructions), duration(machine.boot_time)),
         None => duration(machine.boot_time),
     };
+    let (host, guest) = match &machine.kvm {
+        Some(kvm) => (("KVM", kvm.clone()), format!("{}, ready after {boot}", machine.kernel)),
+        None => (("host", machine.host.description().to_owned()), machine.kernel.clone()),
+    };
     let rows = [
-        ("KVM", machine.kvm.clone()),
-        ("guest", format!("{}, ready after {boot}", machine.kernel)),
+        host,
+        ("guest", guest),
         ("RAM", format!("{} in {}", Bytes(machine.ram_bytes), machine.ram_place)),
         ("durability", machine.durability.clone()),
         ("wire quota", Bytes(machine.wire_quota_bytes).to_string()),
@@ -78,7 +82,7 @@ fn answer(step: &StepReport) -> String {
     }
 }
 
-fn footer(report: &RunReport) -> String {
+pub(super) fn footer(report: &RunReport) -> String {
     let (met, all) = (report.steps.iter().filter(|step| step.ok).count(), report.steps.len());
     let ending = &report.ending;
     match (&ending.error, ending.exit) {

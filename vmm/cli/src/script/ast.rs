@@ -1,7 +1,12 @@
 //! What a script says, free of how it was written.
 
-use wirevm_agent::{Crash, Pattern};
-use wirevm_map::{KernReturn, Prot, SyncFlags, WireFlags};
+mod value;
+
+use wirevm_agent::{Crash, ObjectKind, Pattern};
+use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
+
+pub use self::value::{Expectation, FlagWord, Flags, PageValue, Span, Value};
+use super::target::HostFault;
 
 /// A script whose every line makes sense.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,33 +22,24 @@ pub struct Statement {
     pub line: usize,
     /// The operation as it was written, without expectation and comment.
     pub text: String,
+    /// The thread that is started with it; `None` where the script waits for the operation.
+    pub thread: Option<String>,
+    /// What is made gets this name. Memory is named within the task that it is in.
+    pub name: Option<String>,
     /// The operation.
     pub operation: Operation,
     /// What is expected; `None` where nothing was written, which means success.
     pub expected: Option<Expectation>,
 }
 
-/// What is expected of an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expectation {
-    /// The result, or the result where guest RAM is durable if `otherwise` is given.
-    pub value: Value,
-    /// The result where guest RAM is not durable.
-    pub otherwise: Option<Value>,
-}
+/// The name of a task; `None` is the first task, `main`.
+pub type Task = Option<String>;
 
 /// An operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Allocates memory and names it.
-    Allocate {
-        /// The name.
-        name: Option<String>,
-        /// Bytes.
-        size: u64,
-        /// Where; anywhere if `None`.
-        at: Option<Address>,
-    },
+    /// Makes memory.
+    Allocate(Allocation),
     /// Gives memory back.
     Deallocate(Range),
     /// Changes the protection, or the maximum protection.
@@ -67,16 +63,207 @@ pub enum Operation {
     Unwire(Range, Flags),
     /// `vm_msync`.
     Sync(Range, Flags),
-    /// Shows the map's entries.
-    Layout(Range),
+    /// Says what a fork gives of a range.
+    Inherit(Range, Inheritance),
+    /// `madvise`.
+    Advise(Range, Advice),
+    /// A call about locks on a range.
+    Lock(Locking, Range),
+    /// `mlockall`.
+    Mlockall(Task, Flags),
+    /// `munlockall`.
+    Munlockall(Task),
+    /// Shows something of each page or entry of a range.
+    Show(Showing, Range),
+    /// Counts the resident pages of a range.
+    Residents(Range),
+    /// Shows how many pages are charged as user-wired.
+    WireTotal,
+    /// Makes a task.
+    NewTask(String),
+    /// Makes a task that is a copy of one.
+    Fork(Task),
+    /// Ends a task.
+    EndTask(String),
+    /// Sets a limit.
+    Limit(Limit),
+    /// Makes a memory object.
+    NewObject {
+        /// What its pages hold.
+        kind: ObjectKind,
+        /// How many pages.
+        pages: u64,
+    },
+    /// Does something to a memory object.
+    Object {
+        /// Its name.
+        object: String,
+        /// What.
+        change: ObjectChange,
+    },
+    /// Expects a thread to wait, or to have ended.
+    Thread {
+        /// Its name.
+        thread: String,
+        /// It has ended.
+        has_ended: bool,
+    },
+    /// Takes a thread's result.
+    Join(String),
     /// Asks the host.
     Host(Question),
+    /// Orders a failure of the host.
+    FailHost(HostFault),
     /// Checks the VM system's invariants.
     Check,
+    /// Empties the system; every name goes.
+    Reset,
     /// Ends the guest.
     Exit(u8),
     /// Ends the guest the hard way.
     Crash(Crash),
+}
+
+/// Memory to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// The task that it is for.
+    pub task: Task,
+    /// What it is.
+    pub kind: AllocationKind,
+    /// Where; anywhere if `None`. In the same task as the memory.
+    pub at: Option<Address>,
+}
+
+/// Kinds of memory. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllocationKind {
+    /// Zeros.
+    Plain {
+        /// How much.
+        size: u64,
+    },
+    /// Zeros in 2 MiB pages.
+    Large {
+        /// How much.
+        size: u64,
+    },
+    /// Nothing that can be accessed.
+    Guard {
+        /// How much.
+        size: u64,
+    },
+    /// A stack.
+    Stack {
+        /// How much is reserved.
+        size: u64,
+        /// How much is mapped from the start.
+        initial: u64,
+    },
+    /// Pages of a memory object.
+    Object {
+        /// The object's name.
+        object: String,
+        /// From which page to before which; all of the object if `None`.
+        pages: Option<(u64, u64)>,
+        /// Whether writes reach the object.
+        mode: MapMode,
+        /// The protection.
+        prot: Prot,
+    },
+    /// The task's heap segment. Has no place of its own.
+    Heap {
+        /// How much.
+        size: u64,
+    },
+}
+
+/// Calls about locks on a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locking {
+    /// `mlock`.
+    Mlock,
+    /// `munlock`.
+    Munlock,
+    /// `vslock`.
+    Vslock,
+    /// `vsunlock`.
+    Vsunlock,
+}
+
+impl Locking {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Mlock, Self::Munlock, Self::Vslock, Self::Vsunlock];
+
+    /// Returns the word that scripts use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Mlock => "mlock",
+            Self::Munlock => "munlock",
+            Self::Vslock => "vslock",
+            Self::Vsunlock => "vsunlock",
+        }
+    }
+}
+
+/// What can be shown of the pages of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Showing {
+    /// The wirings of the entries; neighbours with the same are one item.
+    Layout,
+    /// The wirings of each entry.
+    Entries,
+    /// The wire counts of the resident pages.
+    PageWires,
+    /// What `mincore` tells.
+    Mincore,
+}
+
+impl Showing {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Layout, Self::Entries, Self::PageWires, Self::Mincore];
+
+    /// Returns the word that scripts use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Layout => "layout",
+            Self::Entries => "entries",
+            Self::PageWires => "page-wc",
+            Self::Mincore => "mincore",
+        }
+    }
+}
+
+/// A limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Most pages that the task may lock.
+    Memlock(Task, u64),
+    /// Whether the task may lock.
+    Privilege(Task, bool),
+    /// Most pages that may be user-wired, over all tasks.
+    Wire(u64),
+}
+
+/// What can be done to a memory object. Numbers are pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectChange {
+    /// Its pager keeps a page back.
+    Gate(u64),
+    /// Its pager gives the page.
+    Release(u64),
+    /// Its pager fails at the page.
+    Fail(u64, PagerFault),
+    /// Its pager does not fail there any more.
+    Heal(u64),
+    /// Its pager ends.
+    Kill,
+    /// It gets that size.
+    Truncate(u64),
+    /// The script lets go of it.
+    Drop,
 }
 
 /// What the host is asked.
@@ -92,9 +279,18 @@ pub enum Question {
     File(Range),
 }
 
-/// A range of guest addresses.
+/// A range of addresses of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Range {
+pub struct Range {
+    /// The task, whose names the place uses.
+    pub task: Task,
+    /// Where in the task.
+    pub place: Place,
+}
+
+/// A range of addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
     /// All of what a name names.
     Whole(String),
     /// Pages of what a name names: from `start` to before `end`, which may be lower or beyond.
@@ -119,97 +315,4 @@ pub struct Address {
     pub name: Option<String>,
     /// Bytes.
     pub offset: u64,
-}
-
-/// Flag words of an operation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// The words, in the order they were written.
-    pub words: Vec<FlagWord>,
-}
-
-/// One flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlagWord {
-    /// A flag with a name.
-    Named(&'static str, u32),
-    /// Bits by their number, known or not.
-    Bits(u32),
-}
-
-impl Flags {
-    /// The names of wire's flags.
-    pub const WIRE: [FlagWord; 5] = [
-        FlagWord::Named("user", WireFlags::USER.bits()),
-        FlagWord::Named("system", WireFlags::SYSTEM.bits()),
-        FlagWord::Named("holesok", WireFlags::HOLESOK.bits()),
-        FlagWord::Named("noholes", WireFlags::NOHOLES.bits()),
-        FlagWord::Named("write", WireFlags::WRITE.bits()),
-    ];
-
-    /// The names of sync's flags.
-    pub const SYNC: [FlagWord; 7] = [
-        FlagWord::Named("synchronous", SyncFlags::SYNCHRONOUS.bits()),
-        FlagWord::Named("asynchronous", SyncFlags::ASYNCHRONOUS.bits()),
-        FlagWord::Named("invalidate", SyncFlags::INVALIDATE.bits()),
-        FlagWord::Named("killpages", SyncFlags::KILLPAGES.bits()),
-        FlagWord::Named("deactivate", SyncFlags::DEACTIVATE.bits()),
-        FlagWord::Named("contiguous", SyncFlags::CONTIGUOUS.bits()),
-        FlagWord::Named("reusablepages", SyncFlags::REUSABLEPAGES.bits()),
-    ];
-
-    /// Returns all bits.
-    #[must_use]
-    pub fn bits(&self) -> u64 {
-        self.words.iter().fold(0, |all, word| match *word {
-            FlagWord::Named(_, bits) | FlagWord::Bits(bits) => all | u64::from(bits),
-        })
-    }
-}
-
-/// A result that can be written down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// Whatever comes.
-    Any,
-    /// A return code. Success stands for any result that is no failure.
-    Code(KernReturn),
-    /// Memory that differs.
-    Mismatch,
-    /// Nothing there.
-    None,
-    /// The host can't tell.
-    Unsupported,
-    /// An address or a count.
-    Number(u64),
-    /// Bytes, repeated.
-    Pattern(Pattern),
-    /// Entries of a map.
-    Layout(Vec<Span>),
-    /// Contents of pages.
-    Pages(Vec<PageValue>),
-}
-
-/// Pages of a map with the same wiring, as `layout` shows them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// First page, from the start of the range asked for.
-    pub start: u64,
-    /// One past the last page.
-    pub end: u64,
-    /// Wired count.
-    pub wired_count: u64,
-    /// Whether the user's wiring is among them.
-    pub user_wired: bool,
-}
-
-/// Contents of one page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageValue {
-    /// No frame, so no contents.
-    None,
-    /// The pattern, repeated over the whole page.
-    Filled(Pattern),
-    /// These bytes first, then anything.
-    Starts(Pattern),
 }

@@ -1,6 +1,8 @@
 //! A place in the tokens of one line.
 
+use super::ast::Task;
 use super::lexer::{Kind, Token};
+use super::names::Names;
 use super::syntax_error::Fault;
 use crate::size;
 
@@ -10,12 +12,12 @@ pub(super) const PAGE_SIZE: u64 = wirevm_map::PAGE_SIZE;
 pub(super) struct Cursor<'a> {
     tokens: &'a [Token],
     place: usize,
-    /// The names that are defined above this line.
-    names: &'a [String],
+    /// What is named above this line.
+    names: &'a Names,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) const fn new(tokens: &'a [Token], names: &'a [String]) -> Self {
+    pub(super) const fn new(tokens: &'a [Token], names: &'a Names) -> Self {
         Self { tokens, place: 0, names }
     }
 
@@ -33,6 +35,16 @@ impl<'a> Cursor<'a> {
 
     pub(super) const fn step(&mut self) {
         self.place += 1;
+    }
+
+    /// Returns the place in front of the next token.
+    pub(super) const fn place(&self) -> usize {
+        self.place
+    }
+
+    /// Goes back to a place, to complain about it.
+    pub(super) const fn back_to(&mut self, place: usize) {
+        self.place = place;
     }
 
     /// Steps over the mark if it comes next.
@@ -69,6 +81,11 @@ impl<'a> Cursor<'a> {
             (None, Some(last)) => Fault { column: last.column + last.width, width: 1, reason },
             (None, None) => Fault { column: 1, width: 1, reason },
         }
+    }
+
+    /// Complains about the token that was stepped over last.
+    pub(super) fn fault_behind(&self, reason: &str) -> Fault {
+        Self { tokens: self.tokens, place: self.place.saturating_sub(1), names: self.names }.fault(reason)
     }
 
     /// Reads a number without suffix that may be at most `most`.
@@ -109,19 +126,86 @@ impl<'a> Cursor<'a> {
         Ok(size)
     }
 
-    /// Reads the name of something that is defined above.
-    pub(super) fn name(&mut self) -> Result<Option<String>, Fault> {
-        let Some(Kind::Word(name)) = self.kind() else {
+    /// Tells whether `NAME =` or `TASK.NAME =` comes next.
+    pub(super) fn kind_is_name_definition(&self) -> bool {
+        let is_mark = |ahead: usize, mark: &str| matches!(self.tokens.get(self.place + ahead).map(|token| &token.kind), Some(Kind::Mark(found)) if *found == mark);
+        is_mark(1, "=") || is_mark(1, ".") && is_mark(3, "=")
+    }
+
+    pub(super) const fn names(&self) -> &'a Names {
+        self.names
+    }
+
+    /// Reads a word of a few.
+    pub(super) fn choice<T: Copy>(&mut self, words: &[(&str, T)], what: &str) -> Result<T, Fault> {
+        let found = match self.kind() {
+            Some(Kind::Word(word)) => words.iter().find(|(known, _)| known == word),
+            _ => None,
+        };
+        let Some((_, value)) = found else {
+            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            return Err(self.wanted(&format!("{what} ({})", words.join(", "))));
+        };
+        self.step();
+        Ok(*value)
+    }
+
+    /// Reads the name of memory in a task, such as `a` or `t.a`, if a word comes next.
+    pub(super) fn memory(&mut self) -> Result<Option<(Task, String)>, Fault> {
+        let Some(Kind::Word(_)) = self.kind() else {
             return Ok(None);
         };
-        if !self.names.contains(name) {
-            let known = match self.names {
-                [] => "no line above defines a name".to_owned(),
-                names => format!("the lines above define {}", names.join(", ")),
-            };
-            return Err(self.fault(format!("there is no '{name}': {known}")));
-        }
+        let task = self.task_in_front()?.unwrap_or(None);
+        let Some(Kind::Word(name)) = self.kind() else {
+            return Err(self.wanted("the name of memory"));
+        };
+        self.names.memory(&task, name).map_err(|reason| self.fault(reason))?;
         self.step();
-        Ok(Some(name.clone()))
+        Ok(Some((task, name.clone())))
+    }
+
+    /// Reads `TASK.` if it comes next.
+    pub(super) fn task_in_front(&mut self) -> Result<Option<Task>, Fault> {
+        let (Some(Kind::Word(_)), Some(Kind::Mark("."))) = (self.kind(), self.kind_after()) else {
+            return Ok(None);
+        };
+        let task = self.task()?;
+        self.step();
+        Ok(Some(task))
+    }
+
+    /// Reads the name of a task that lives.
+    pub(super) fn task(&mut self) -> Result<Task, Fault> {
+        let Some(Kind::Word(name)) = self.kind() else {
+            return Err(self.wanted("a task"));
+        };
+        let task = self.names.task(name).map_err(|reason| self.fault(reason))?;
+        self.step();
+        Ok(task)
+    }
+
+    /// Reads the name of a task, if a word comes next; otherwise the first task is meant.
+    pub(super) fn optional_task(&mut self) -> Result<Task, Fault> {
+        if let Some(Kind::Word(_)) = self.kind() { self.task() } else { Ok(None) }
+    }
+
+    /// Reads the name of a memory object.
+    pub(super) fn object(&mut self) -> Result<String, Fault> {
+        let Some(Kind::Word(name)) = self.kind() else {
+            return Err(self.wanted("a memory object"));
+        };
+        self.names.object(name).map_err(|reason| self.fault(reason))?;
+        self.step();
+        Ok(name.clone())
+    }
+
+    /// Reads the name of a thread that is not joined.
+    pub(super) fn thread(&mut self) -> Result<String, Fault> {
+        let Some(Kind::Word(name)) = self.kind() else {
+            return Err(self.wanted("a thread"));
+        };
+        self.names.thread(name).map_err(|reason| self.fault(reason))?;
+        self.step();
+        Ok(name.clone())
     }
 }

@@ -8,7 +8,7 @@ use super::syntax_error::Fault;
 /// The smallest piece of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A letter or `_`, then letters, digits, `_`.
+    /// A letter or `_`, then letters, digits, `_`, and `-` between letters.
     Word(String),
     /// A digit, then letters, digits, `_`. What it is worth depends on where it stands.
     Number(String),
@@ -43,7 +43,7 @@ impl Kind {
 }
 
 /// Punctuation; a longer mark stands before its own beginning.
-const MARKS: [&str; 10] = ["=>", "...", "..", "…", "[", ")", ",", "@", "+", "="];
+const MARKS: [&str; 13] = ["=>", "...", "..", ".", "…", "[", "(", ")", ",", "@", "+", "=", ":"];
 
 /// Cuts one line into tokens; a comment ends it.
 pub(super) fn tokens(line: &str) -> Result<Vec<Token>, Fault> {
@@ -94,11 +94,23 @@ impl Lexer<'_> {
 
     fn word(&mut self) -> String {
         let mut word = String::new();
-        while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+        loop {
+            while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+                self.column += 1;
+                word.push(c);
+            }
+            let mut ahead = self.rest.clone();
+            let joins = word.ends_with(|c: char| c.is_ascii_alphabetic())
+                && word.starts_with(|c: char| c.is_ascii_alphabetic())
+                && ahead.next() == Some('-')
+                && ahead.next().is_some_and(|c| c.is_ascii_alphabetic());
+            if !joins {
+                return word;
+            }
+            self.rest.next();
             self.column += 1;
-            word.push(c);
+            word.push('-');
         }
-        word
     }
 
     fn mark(&mut self, start: usize) -> Result<Kind, Fault> {
@@ -188,6 +200,27 @@ mod test {
         );
         assert_eq!(kinds("hex:00fF… hex"), [Kind::Hex("00fF".into()), Kind::Mark("…"), word("hex")]);
         assert_eq!(kinds("..."), [Kind::Mark("…")]);
+        assert_eq!(
+            kinds("t.a:file(8) @t.a..b page"),
+            [
+                word("t"),
+                Kind::Mark("."),
+                word("a"),
+                Kind::Mark(":"),
+                word("file"),
+                Kind::Mark("("),
+                number("8"),
+                Kind::Mark(")"),
+                Kind::Mark("@"),
+                word("t"),
+                Kind::Mark("."),
+                word("a"),
+                Kind::Mark(".."),
+                word("b"),
+                word("page"),
+            ]
+        );
+        assert_eq!(kinds("page-wc wire-total"), [word("page-wc"), word("wire-total")]);
     }
 
     #[test]
@@ -204,8 +237,15 @@ mod test {
 
     #[test]
     fn what_is_no_token_is_named_with_its_place() {
-        let places =
-            [("a ;", 3, 1), ("\"ab", 1, 3), ("\"a\\q\"", 3, 2), ("\"\\x1\"", 2, 4), ("x ]", 3, 1), ("é", 1, 1)];
+        let places = [
+            ("a ;", 3, 1),
+            ("\"ab", 1, 3),
+            ("\"a\\q\"", 3, 2),
+            ("\"\\x1\"", 2, 4),
+            ("x ]", 3, 1),
+            ("é", 1, 1),
+            ("a-1", 2, 1),
+        ];
         for (line, column, width) in places {
             let fault = tokens(line).expect_err(line);
             assert_eq!((fault.column, fault.width), (column, width), "{line}: {}", fault.reason);

@@ -6,14 +6,16 @@
 
 pub mod ast;
 mod cursor;
-mod frames;
+pub mod frames;
 mod lexer;
+mod names;
 mod outcome;
 mod parser;
 mod print;
 pub mod run;
 mod runner;
 mod sample;
+mod scopes;
 pub mod source;
 mod syntax_error;
 pub mod target;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use wirevm_map::KernReturn;
+use wirevm_map::{Errno, KernReturn};
 
 use super::ast::{PageValue, Span, Value};
 use super::print::joined;
@@ -11,7 +11,18 @@ use super::sample::{Pages, Sample};
 /// What an operation came to.
 pub(super) enum Outcome {
     Code(KernReturn),
+    Errno(Errno),
+    /// The operation waits for something that nobody is about to do.
+    Blocked,
+    /// A thread was started.
+    Started,
+    /// Where a thread has come to, and whether it was expected to have ended.
+    Thread {
+        has_ended: bool,
+        expected: bool,
+    },
     Address(u64),
+    Number(u64),
     /// Pages; `None` when none of the pages asked about has a frame.
     Count(Option<u64>),
     Unsupported,
@@ -34,13 +45,16 @@ impl Outcome {
     /// Tells whether this is what was expected.
     pub(super) fn meets(&self, expected: &Value) -> bool {
         match (expected, self) {
+            (_, Self::Thread { has_ended, expected }) => has_ended == expected,
             (Value::Any, _) => true,
             (Value::Code(code), Self::Code(got)) => code == got,
+            (Value::Errno(errno), Self::Errno(got)) => errno == got,
+            (Value::Blocked, Self::Blocked) => true,
             (Value::Code(code), _) => *code == KernReturn::Success && self.is_success(),
             (Value::Mismatch, Self::Mismatch { .. }) => true,
             (Value::None, Self::Count(None)) | (Value::Unsupported, Self::Unsupported) => true,
             (Value::None, Self::Layout(spans)) => spans.is_empty(),
-            (Value::Number(number), Self::Address(got) | Self::Count(Some(got))) => number == got,
+            (Value::Number(number), Self::Address(got) | Self::Number(got) | Self::Count(Some(got))) => number == got,
             (Value::Pattern(_), Self::Bytes(sample)) => sample.length() > 0 && sample.difference().is_none(),
             (Value::Layout(spans), Self::Layout(got)) => spans == got,
             (Value::Pages(expected), Self::Pages(got)) => pages_meet(expected, got),
@@ -50,7 +64,15 @@ impl Outcome {
 
     /// Tells whether a result that is no code counts as success.
     const fn is_success(&self) -> bool {
-        !matches!(self, Self::Code(_) | Self::Mismatch { .. } | Self::Violation(_) | Self::TooMany(_))
+        !matches!(
+            self,
+            Self::Code(_)
+                | Self::Errno(_)
+                | Self::Blocked
+                | Self::Mismatch { .. }
+                | Self::Violation(_)
+                | Self::TooMany(_)
+        )
     }
 
     /// Returns the result as a mismatch shows it: with the first byte that differs, where there is one.
@@ -75,6 +97,10 @@ fn pages_meet(expected: &[PageValue], got: &Pages) -> bool {
         (PageValue::Starts(pattern), Some(bytes)) => bytes.starts_with(pattern.bytes()),
         _ => false,
     };
+    // A range without pages is shown as one `none`, like a page without a frame.
+    if got.0.is_empty() {
+        return expected == [PageValue::None];
+    }
     expected.len() == got.0.len() && expected.iter().zip(got.0.iter().map(|page| &page.0)).all(page_meets)
 }
 
@@ -82,6 +108,12 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "{code}"),
+            Self::Errno(errno) => write!(f, "{errno}"),
+            Self::Blocked => f.write_str("BLOCKED"),
+            Self::Started => f.write_str("started"),
+            Self::Thread { has_ended: true, .. } => f.write_str("ended"),
+            Self::Thread { .. } => f.write_str("blocked"),
+            Self::Number(number) => write!(f, "{number}"),
             Self::Address(address) => write!(f, "{address:#x}"),
             Self::Count(None) => f.write_str("none"),
             Self::Count(Some(pages)) => write!(f, "{pages}"),

@@ -57,7 +57,8 @@ pub struct Run {
     pub end: End,
 }
 
-/// Carries out a script's operations in order, up to the first that does not come to what was expected.
+/// Carries out a script's operations in order, up to the first that does not come to what was expected. Behind each,
+/// every invariant must hold, and behind the last nothing may be left under way.
 ///
 /// `durable` tells whether guest RAM is on stable storage, so that sync is offered.
 pub fn run(script: &Script, target: &mut dyn Target, durable: bool) -> Run {
@@ -77,5 +78,13 @@ pub fn run(script: &Script, target: &mut dyn Target, durable: bool) -> Run {
             return Run { steps, end: End::Exited(code) };
         }
     }
-    Run { steps, end: End::Completed }
+    let line = script.statements.last().map_or(1, |statement| statement.line);
+    match runner.finish(line) {
+        Ok(None) => Run { steps, end: End::Completed },
+        Ok(Some(step)) => {
+            steps.push(step);
+            Run { steps, end: End::Mismatch }
+        }
+        Err(error) => Run { steps, end: End::Stopped { line, error } },
+    }
 }

@@ -1,24 +1,23 @@
 //! Carrying one operation out.
 
+mod ask;
+mod command;
+mod threads;
+mod truth;
+
 use std::collections::HashMap;
 use std::time::Instant;
 
-use wirevm_agent::{Command, MAX_READ_BYTES, Pattern, Reply};
-use wirevm_map::{FrameRun, KernReturn, PageRange};
+use wirevm_agent::{Command, MAIN_TASK, Reply, Request};
+use wirevm_map::{KernReturn, LockAllFlags, PageRange};
 
-use super::ast::{Address, Expectation, Operation, Question, Range, Statement, Value};
-use super::cursor::PAGE_SIZE;
-use super::frames::{self, Listing};
+use super::ast::{AllocationKind, Expectation, ObjectChange, Operation, Question, Statement, Task, Value};
+use super::frames;
 use super::outcome::Outcome;
 use super::run::StepReport;
-use super::sample::{Page, Pages, Sample};
-use super::target::{Target, TargetError, WitnessAnswer, WitnessQuery};
+use super::scopes::{MAIN, Scopes};
+use super::target::{Target, TargetError, WitnessQuery};
 use crate::exit_code::ExitCode;
-
-/// Most pages that one `host file` shows.
-const MAX_FILE_PAGES: u64 = 1024;
-/// Most pages whose dirtiness is counted unasked.
-const MAX_TRUTH_PAGES: u64 = 1 << 18;
 
 /// Error of carrying out an operation that the guest or the host answered in a way that makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +47,55 @@ enum RunError {
 }
 
 /// What operations are carried out with.
-pub(super) struct Runner<'a> {
-    target: &'a mut dyn Target,
+pub(super) struct Runner<'t, 's> {
+    target: &'t mut dyn Target,
     durable: bool,
     /// Start and size, in bytes, of what each name names.
-    names: HashMap<String, (u64, u64)>,
+    memory: Scopes<(u64, u64)>,
+    tasks: HashMap<&'s str, TaskNumber>,
+    objects: HashMap<&'s str, Object>,
+    threads: HashMap<&'s str, Started<'s>>,
+    last_thread: u64,
+    /// A task locks what it will map.
+    locks_future: bool,
 }
 
-/// Start and end of a range, in bytes; the end may be lower.
+/// A task's number in the guest, and the scope of its names.
+#[derive(Clone, Copy)]
+struct TaskNumber {
+    number: u64,
+    scope: usize,
+}
+
+/// An object's number in the guest, and its pages as the script last said them.
+#[derive(Clone, Copy)]
+struct Object {
+    number: u64,
+    pages: u64,
+}
+
+/// A thread that is not joined.
+#[derive(Clone, Copy)]
+struct Started<'s> {
+    number: u64,
+    statement: &'s Statement,
+    command: Command,
+    made: Made,
+}
+
+/// What is known of what an operation makes before it is made.
+#[derive(Clone, Copy, Default)]
+struct Made {
+    /// Bytes of memory.
+    size: u64,
+    /// Scope of a task's names.
+    scope: usize,
+}
+
+/// Start and end of a range of a task, in bytes; the end may be lower.
 #[derive(Clone, Copy)]
 struct Bytes {
+    task: u64,
     start: u64,
     end: u64,
 }
@@ -88,13 +126,26 @@ fn unexpected(command: Command, reply: Reply) -> TargetError {
     RunError::Reply { command, reply }.into()
 }
 
-impl<'a> Runner<'a> {
-    pub(super) fn new(target: &'a mut dyn Target, durable: bool) -> Self {
-        Self { target, durable, names: HashMap::new() }
+fn unbound(name: &str) -> TargetError {
+    RunError::Unbound { name: name.to_owned() }.into()
+}
+
+impl<'t, 's> Runner<'t, 's> {
+    pub(super) fn new(target: &'t mut dyn Target, durable: bool) -> Self {
+        Self {
+            target,
+            durable,
+            memory: Scopes::new(),
+            tasks: HashMap::new(),
+            objects: HashMap::new(),
+            threads: HashMap::new(),
+            last_thread: 0,
+            locks_future: false,
+        }
     }
 
-    /// Carries a statement out and judges what it came to.
-    pub(super) fn step(&mut self, statement: &Statement) -> Result<StepReport, TargetError> {
+    /// Carries a statement out, judges what it came to, and checks every invariant of the guest's VM system.
+    pub(super) fn step(&mut self, statement: &'s Statement) -> Result<StepReport, TargetError> {
         let success = Value::Code(KernReturn::Success);
         let expected = match &statement.expected {
             None => &success,
@@ -102,21 +153,27 @@ impl<'a> Runner<'a> {
             Some(Expectation { value, .. }) => value,
         };
         let began = Instant::now();
-        let outcome = self.perform(&statement.operation, expected)?;
+        let outcome = self.perform(statement, expected)?;
         let elapsed = began.elapsed();
-        let ok = outcome.meets(expected);
+        // Whoever joins wants a result, whatever it is.
+        let has_none = matches!((&statement.operation, &outcome), (Operation::Join(_), Outcome::Blocked));
+        let mut ok = outcome.meets(expected) && !has_none;
+        let mut result = if ok { outcome.to_string() } else { outcome.in_detail() };
         let ended = matches!(statement.operation, Operation::Exit(_));
-        let (host_truth, host_locked_after) =
-            if ended { (None, None) } else { self.truth_behind(&statement.operation)? };
+        let mut truth = (None, None);
+        if !ended {
+            truth = self.truth_behind(statement)?;
+            if ok && let Some(violation) = self.violation_after(&statement.operation)? {
+                (ok, result) = (false, violation.to_string());
+            }
+        }
+        let (host_truth, host_locked_after) = truth;
         Ok(StepReport {
             line: statement.line,
             text: statement.text.clone(),
-            asks_host: matches!(statement.operation, Operation::Host(_)),
-            result: if ok { outcome.to_string() } else { outcome.in_detail() },
-            expected: match (&statement.operation, expected) {
-                (Operation::Allocate { .. }, Value::Number(address)) => format!("{address:#x}"),
-                _ => expected.to_string(),
-            },
+            asks_host: matches!(statement.operation, Operation::Host(_) | Operation::FailHost(_)),
+            result,
+            expected: shown_expectation(statement, expected),
             ok,
             host_truth,
             host_locked_after,
@@ -124,246 +181,199 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn perform(&mut self, operation: &Operation, expected: &Value) -> Result<Outcome, TargetError> {
+    /// Checks that nothing is left under way; returns a step for the end of the script where something is.
+    pub(super) fn finish(&mut self, line: usize) -> Result<Option<StepReport>, TargetError> {
+        let began = Instant::now();
+        let Some(violation) = self.violation(Command::Quiesce)? else { return Ok(None) };
+        Ok(Some(StepReport {
+            line,
+            text: "end of script".to_owned(),
+            asks_host: false,
+            result: violation.to_string(),
+            expected: KernReturn::Success.to_string(),
+            ok: false,
+            host_truth: None,
+            host_locked_after: None,
+            elapsed: began.elapsed(),
+        }))
+    }
+
+    /// Checks behind an operation, unless it has checked itself.
+    fn violation_after(&mut self, operation: &Operation) -> Result<Option<Outcome>, TargetError> {
         match operation {
-            Operation::Allocate { name, size, at } => self.allocate(name.as_deref(), *size, at.as_ref()),
+            Operation::Check | Operation::Reset => Ok(None),
+            _ => self.violation(Command::Check),
+        }
+    }
+
+    fn violation(&mut self, command: Command) -> Result<Option<Outcome>, TargetError> {
+        match self.call(MAIN_TASK, command)? {
+            Reply::Done(KernReturn::Success) => Ok(None),
+            Reply::Violation(reason) => Ok(Some(Outcome::Violation(reason))),
+            reply => Err(unexpected(command, reply)),
+        }
+    }
+
+    fn call(&mut self, task: u64, command: Command) -> Result<Reply, TargetError> {
+        self.target.call(&Request::new(task, command))
+    }
+
+    fn perform(&mut self, statement: &'s Statement, expected: &Value) -> Result<Outcome, TargetError> {
+        if let Some(thread) = &statement.thread {
+            return self.start(thread, statement);
+        }
+        match &statement.operation {
             Operation::Read(range) => {
                 let pattern = if let Value::Pattern(pattern) = expected { Some(*pattern) } else { None };
                 let range = self.resolve(range)?;
                 self.read(range, pattern)
             }
-            Operation::Layout(range) => {
-                let pages = self.resolve(range)?.pages();
-                Ok(match frames::layout(self.target, pages)? {
-                    Listing::Rows(spans) => Outcome::Layout(spans),
-                    Listing::Code(code) => Outcome::Code(code),
-                    Listing::Unexpected(reply) => {
-                        return Err(unexpected(Command::Layout { start: pages.start, end: pages.end }, reply));
-                    }
-                })
-            }
+            Operation::Show(showing, range) => self.show(*showing, range),
             Operation::Host(Question::Locked) => Ok(Outcome::Count(Some(self.locked()?))),
             Operation::Host(Question::Resident(range)) => self.count(range, "residency", WitnessQuery::Resident),
             Operation::Host(Question::Dirty(range)) => self.count(range, "dirtiness", WitnessQuery::Dirty),
             Operation::Host(Question::File(range)) => self.file(range),
+            Operation::FailHost(fault) => {
+                self.target.fail_host(*fault)?;
+                Ok(Outcome::Code(KernReturn::Success))
+            }
+            Operation::Thread { thread, has_ended } => self.look_at(thread, *has_ended),
+            Operation::Join(thread) => self.join(thread),
             Operation::Exit(code) => {
                 let command = Command::Exit { code: *code };
-                match self.target.call(&command)? {
+                match self.call(MAIN_TASK, command)? {
                     Reply::Done(KernReturn::Success) => Ok(Outcome::Exit(*code)),
                     reply => Err(unexpected(command, reply)),
                 }
             }
-            Operation::Crash(crash) => {
-                let command = Command::Crash(*crash);
-                let reply = self.target.call(&command)?;
-                Err(unexpected(command, reply))
-            }
             operation => {
-                let command = self.command(operation)?;
-                match self.target.call(&command)? {
-                    Reply::Done(code) => Ok(Outcome::Code(code)),
-                    Reply::Mismatch { address, expected, got } if matches!(command, Command::Expect { .. }) => {
-                        Ok(Outcome::Mismatch { address, expected, got })
+                let (task, command) = self.command(operation)?;
+                let made = self.made(operation)?;
+                let reply = self.call(task, command)?;
+                self.conclude(statement, command, made, reply)
+            }
+        }
+    }
+
+    /// Notes what is known of what an operation will make.
+    fn made(&mut self, operation: &Operation) -> Result<Made, TargetError> {
+        let mut made = Made::default();
+        match operation {
+            Operation::Allocate(allocation) => {
+                made.size = match &allocation.kind {
+                    AllocationKind::Plain { size }
+                    | AllocationKind::Large { size }
+                    | AllocationKind::Guard { size }
+                    | AllocationKind::Stack { size, .. }
+                    | AllocationKind::Heap { size } => *size,
+                    AllocationKind::Object { object, pages, .. } => {
+                        let (start, end) = pages.unwrap_or((0, self.object(object)?.pages));
+                        end.saturating_sub(start).saturating_mul(wirevm_map::PAGE_SIZE)
                     }
-                    Reply::Violation(reason) if command == Command::Check => Ok(Outcome::Violation(reason)),
-                    reply => Err(unexpected(command, reply)),
+                };
+            }
+            Operation::Fork(task) => {
+                let parent = self.task(task)?.scope;
+                made.scope = self.memory.add(Some(parent));
+            }
+            Operation::NewTask(_) => made.scope = self.memory.add(None),
+            Operation::Mlockall(_, flags) => {
+                self.locks_future |= flags.bits() & u64::from(LockAllFlags::FUTURE.bits()) != 0;
+            }
+            Operation::Object { object, change: ObjectChange::Truncate(pages) } => {
+                if let Some(object) = self.objects.get_mut(object.as_str()) {
+                    object.pages = *pages;
                 }
             }
+            _ => {}
         }
+        Ok(made)
     }
 
-    /// Returns the one command that carries out an operation whose answer is a return code.
-    fn command(&self, operation: &Operation) -> Result<Command, TargetError> {
-        let range = |range| self.resolve(range);
-        Ok(match operation {
-            Operation::Deallocate(place) => {
-                let place = range(place)?;
-                Command::Deallocate { address: place.start, size: place.size() }
-            }
-            Operation::Protect { range: place, set_maximum, prot } => {
-                let place = range(place)?;
-                let (address, size) = (place.start, place.size());
-                Command::Protect { address, size, set_maximum: *set_maximum, prot: *prot }
-            }
-            Operation::Write(place, pattern) => {
-                let place = range(place)?;
-                Command::Write { address: place.start, size: place.size(), pattern: *pattern }
-            }
-            Operation::Expect(place, pattern) => {
-                let place = range(place)?;
-                Command::Expect { address: place.start, size: place.size(), pattern: *pattern }
-            }
-            Operation::Wire(place, flags) => {
-                let Bytes { start, end } = range(place)?;
-                Command::Wire { start, end, flags: flags.bits() }
-            }
-            Operation::Unwire(place, flags) => {
-                let Bytes { start, end } = range(place)?;
-                Command::Unwire { start, end, flags: flags.bits() }
-            }
-            Operation::Sync(place, flags) => {
-                let place = range(place)?;
-                Command::Sync { address: place.start, size: place.size(), flags: flags.bits() }
-            }
-            Operation::Check => Command::Check,
-            Operation::Crash(crash) => Command::Crash(*crash),
-            Operation::Exit(code) => Command::Exit { code: *code },
-            // Carried out piece by piece, or not in the guest at all, before this is asked.
-            Operation::Allocate { .. } | Operation::Read(_) | Operation::Layout(_) | Operation::Host(_) => {
-                return Err(TargetError::new(ExitCode::Failure, format!("'{operation}' is no single command")));
-            }
-        })
-    }
-
-    fn resolve(&self, range: &Range) -> Result<Bytes, TargetError> {
-        Ok(match range {
-            Range::Whole(name) => {
-                let (start, size) = self.named(name)?;
-                Bytes { start, end: start.wrapping_add(size) }
-            }
-            Range::Pages { name, start, end } => {
-                let (base, _) = self.named(name)?;
-                let at = |page: &u64| base.wrapping_add(page.wrapping_mul(PAGE_SIZE));
-                Bytes { start: at(start), end: at(end) }
-            }
-            Range::Length(address, bytes) => {
-                let start = self.address(address)?;
-                Bytes { start, end: start.wrapping_add(*bytes) }
-            }
-            Range::Bounds(start, end) => Bytes { start: self.address(start)?, end: self.address(end)? },
-        })
-    }
-
-    fn address(&self, address: &Address) -> Result<u64, TargetError> {
-        let base = address.name.as_ref().map_or(Ok(0), |name| self.named(name).map(|(start, _)| start))?;
-        Ok(base.wrapping_add(address.offset))
-    }
-
-    fn named(&self, name: &str) -> Result<(u64, u64), TargetError> {
-        self.names.get(name).copied().ok_or_else(|| RunError::Unbound { name: name.to_owned() }.into())
-    }
-
-    fn allocate(&mut self, name: Option<&str>, size: u64, at: Option<&Address>) -> Result<Outcome, TargetError> {
-        let address = at.map(|at| self.address(at)).transpose()?;
-        let command = Command::Allocate { address, size };
-        match self.target.call(&command)? {
-            Reply::Address(address) => {
-                if let Some(name) = name {
-                    self.names.insert(name.to_owned(), (address, size));
-                }
-                Ok(Outcome::Address(address))
-            }
-            Reply::Done(code) if code != KernReturn::Success => Ok(Outcome::Code(code)),
-            reply => Err(unexpected(command, reply)),
-        }
-    }
-
-    /// Reads in as many pieces as it takes; the first that fails gives the result.
-    fn read(&mut self, range: Bytes, pattern: Option<Pattern>) -> Result<Outcome, TargetError> {
-        let mut sample = Sample::new(pattern);
-        loop {
-            let size = (range.size() - sample.length()).min(MAX_READ_BYTES);
-            let command = Command::Read { address: range.start.wrapping_add(sample.length()), size };
-            match self.target.call(&command)? {
-                Reply::Bytes(bytes) if bytes.len() as u64 == size => sample.push(&bytes),
-                Reply::Done(code) if code != KernReturn::Success => return Ok(Outcome::Code(code)),
-                reply => return Err(unexpected(command, reply)),
-            }
-            if sample.length() == range.size() {
-                return Ok(Outcome::Bytes(sample));
-            }
-        }
-    }
-
-    /// Asks the host about the frames behind a range; none has no count.
-    fn count(
+    /// Says what a reply to an operation means, and gives what was made its name.
+    fn conclude(
         &mut self,
-        range: &Range,
-        question: &'static str,
-        query: fn(Vec<FrameRun>) -> WitnessQuery,
+        statement: &'s Statement,
+        command: Command,
+        made: Made,
+        reply: Reply,
     ) -> Result<Outcome, TargetError> {
-        let pages = self.resolve(range)?.pages();
-        let runs = match frames::frames(self.target, pages)? {
-            Listing::Rows(rows) => frames::runs(&rows),
-            Listing::Code(code) => return Ok(Outcome::Code(code)),
-            Listing::Unexpected(reply) => {
-                return Err(unexpected(Command::Frames { start: pages.start, end: pages.end }, reply));
+        let Statement { name, operation, .. } = statement;
+        Ok(match (operation, reply) {
+            (_, Reply::Blocked) => Outcome::Blocked,
+            (_, Reply::Violation(reason)) => Outcome::Violation(reason),
+            (Operation::Allocate(allocation), Reply::Address(address)) => {
+                if let Some(name) = name {
+                    let scope = self.task(&allocation.task)?.scope;
+                    self.memory.define(scope, name, (address, made.size));
+                }
+                Outcome::Address(address)
             }
-        };
-        if runs.is_empty() {
-            return Ok(Outcome::Count(None));
-        }
-        match self.target.witness(query(runs))? {
-            WitnessAnswer::Pages(pages) => Ok(Outcome::Count(Some(pages))),
-            WitnessAnswer::Unsupported => Ok(Outcome::Unsupported),
-            answer => Err(senseless(question, &answer)),
-        }
-    }
-
-    fn locked(&mut self) -> Result<u64, TargetError> {
-        match self.target.witness(WitnessQuery::Locked)? {
-            WitnessAnswer::Pages(pages) => Ok(pages),
-            answer => Err(senseless("locked pages", &answer)),
-        }
-    }
-
-    fn file(&mut self, range: &Range) -> Result<Outcome, TargetError> {
-        let pages = self.resolve(range)?.pages();
-        if pages.len() > MAX_FILE_PAGES {
-            return Ok(Outcome::TooMany(MAX_FILE_PAGES));
-        }
-        let rows = match frames::frames(self.target, pages)? {
-            Listing::Rows(rows) => rows,
-            Listing::Code(code) => return Ok(Outcome::Code(code)),
-            Listing::Unexpected(reply) => {
-                return Err(unexpected(Command::Frames { start: pages.start, end: pages.end }, reply));
+            (Operation::Fork(_), Reply::Number(number)) => {
+                if let Some(name) = name {
+                    self.tasks.insert(name, TaskNumber { number, scope: made.scope });
+                }
+                Outcome::Code(KernReturn::Success)
             }
-        };
-        let mut shown = Vec::new();
-        for page in pages.start..pages.end {
-            let row = rows.iter().find(|row| row.pages.contains(page));
-            let frame = row.and_then(|row| row.frames.map(|run| run.first + (page - row.pages.start)));
-            let Some(frame) = frame else {
-                shown.push(Page(None));
-                continue;
-            };
-            match self.target.witness(WitnessQuery::Page(frame))? {
-                WitnessAnswer::Page(bytes) => shown.push(Page(Some(bytes))),
-                answer => return Err(senseless("a page of the file", &answer)),
+            (Operation::NewTask(name), Reply::Number(number)) => {
+                self.tasks.insert(name, TaskNumber { number, scope: made.scope });
+                Outcome::Code(KernReturn::Success)
             }
-        }
-        Ok(Outcome::Pages(Pages(shown)))
-    }
-
-    /// Asks the host what it sees of an operation's effect.
-    fn truth_behind(&mut self, operation: &Operation) -> Result<(Option<String>, Option<u64>), TargetError> {
-        Ok(match operation {
-            Operation::Wire(..) | Operation::Unwire(..) | Operation::Deallocate(_) => {
-                let locked = self.locked()?;
-                (Some(format!("{locked} locked")), Some(locked))
+            (Operation::NewObject { pages, .. }, Reply::Number(number)) => {
+                if let Some(name) = name {
+                    self.objects.insert(name, Object { number, pages: *pages });
+                }
+                Outcome::Code(KernReturn::Success)
             }
-            Operation::Sync(..) if !self.durable => (Some("unsupported".to_owned()), None),
-            Operation::Write(range, _) | Operation::Sync(range, _) if self.durable => {
-                // Bounds that make no sense to the guest make none here either.
-                let place = self.resolve(range)?;
-                let sensible = place.start < place.end && place.pages().len() <= MAX_TRUTH_PAGES;
-                let outcome = if sensible { Some(self.count(range, "dirtiness", WitnessQuery::Dirty)?) } else { None };
-                let dirty = outcome.and_then(|outcome| match outcome {
-                    Outcome::Count(Some(pages)) => Some(format!("{pages} dirty")),
-                    _ => None,
-                });
-                (dirty, None)
+            (Operation::Residents(_) | Operation::WireTotal, Reply::Number(number)) => Outcome::Number(number),
+            // These say what they made, or how much there is.
+            (
+                Operation::Allocate(_)
+                | Operation::Fork(_)
+                | Operation::NewTask(_)
+                | Operation::NewObject { .. }
+                | Operation::Residents(_)
+                | Operation::WireTotal,
+                reply @ Reply::Done(KernReturn::Success),
+            ) => return Err(unexpected(command, reply)),
+            (Operation::Reset, Reply::Done(KernReturn::Success)) => {
+                self.memory = Scopes::new();
+                self.tasks.clear();
+                self.objects.clear();
+                self.threads.clear();
+                self.locks_future = false;
+                Outcome::Code(KernReturn::Success)
             }
-            _ => (None, None),
+            (Operation::Crash(_), reply) => return Err(unexpected(command, reply)),
+            (_, Reply::Done(code)) => Outcome::Code(code),
+            (Operation::Expect(..), Reply::Mismatch { address, expected, got }) => {
+                Outcome::Mismatch { address, expected, got }
+            }
+            (
+                Operation::Allocate(_) | Operation::Lock(..) | Operation::Mlockall(..) | Operation::Munlockall(_),
+                Reply::Errno(errno),
+            ) => Outcome::Errno(errno),
+            (_, reply) => return Err(unexpected(command, reply)),
         })
+    }
+
+    fn task(&self, task: &Task) -> Result<TaskNumber, TargetError> {
+        match task {
+            None => Ok(TaskNumber { number: MAIN_TASK, scope: MAIN }),
+            Some(name) => self.tasks.get(name.as_str()).copied().ok_or_else(|| unbound(name)),
+        }
+    }
+
+    fn object(&self, name: &str) -> Result<Object, TargetError> {
+        self.objects.get(name).copied().ok_or_else(|| unbound(name))
     }
 }
 
-fn senseless(question: &'static str, answer: &WitnessAnswer) -> TargetError {
-    let answer = match answer {
-        WitnessAnswer::Pages(pages) => format!("{pages} pages"),
-        WitnessAnswer::Unsupported => "that it can't tell".to_owned(),
-        WitnessAnswer::Page(_) => "the bytes of a page".to_owned(),
-    };
-    RunError::Answer { question, answer }.into()
+fn shown_expectation(statement: &Statement, expected: &Value) -> String {
+    match (&statement.operation, expected) {
+        (Operation::Allocate(_), Value::Number(address)) => format!("{address:#x}"),
+        (Operation::Thread { has_ended: true, .. }, _) => "ended".to_owned(),
+        (Operation::Thread { .. }, _) => "blocked".to_owned(),
+        _ => expected.to_string(),
+    }
 }

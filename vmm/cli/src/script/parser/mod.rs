@@ -1,54 +1,93 @@
 //! Lines into statements.
 
 mod expectation;
+mod memory;
 mod operation;
 mod place;
+mod system;
 
-use super::ast::{Expectation, Operation, Script, Statement, Value};
+use super::ast::{Expectation, Operation, Script, Statement, Task, Value};
 use super::cursor::Cursor;
 use super::lexer::{self, Kind, Token};
+use super::names::{Defined, Kind as Made, Names};
 use super::syntax_error::{Fault, SyntaxErrors};
 use wirevm_map::KernReturn;
 
 /// Most bytes in a script.
-pub const MAX_SCRIPT_BYTES: usize = 1 << 20;
+pub const MAX_SCRIPT_BYTES: usize = 8 << 20;
 /// Most characters in a line.
 pub const MAX_LINE_CHARS: usize = 4096;
 
-/// Words that mean something, so that nothing can be named by them.
-const RESERVED: [&str; 34] = [
+/// Words that mean something, so that nothing can be named by them. In alphabetical order.
+const RESERVED: [&str; 70] = [
     "allocate",
+    "anonymous",
     "any",
     "at",
+    "blocked",
+    "brk",
     "check",
     "crash",
+    "current",
     "deallocate",
     "dirty",
+    "drop",
     "durable",
     "else",
+    "end",
+    "ended",
+    "entries",
     "exit",
     "expect",
+    "fail",
     "file",
     "flags",
+    "fork",
+    "future",
+    "gate",
+    "guard",
+    "heal",
     "hex",
     "host",
     "if",
+    "in",
+    "inherit",
+    "join",
+    "kill",
     "layout",
+    "limit",
     "locked",
+    "madvise",
+    "main",
+    "map",
     "max",
+    "mincore",
+    "mlock",
+    "mlockall",
+    "munlock",
+    "munlockall",
     "none",
+    "onfault",
     "page",
     "pages",
     "protect",
     "r",
     "read",
+    "release",
+    "reset",
     "resident",
+    "residents",
     "rw",
     "rwx",
     "rx",
+    "stack",
     "sync",
+    "task",
+    "truncate",
     "unsupported",
     "unwire",
+    "vslock",
+    "vsunlock",
     "wire",
     "write",
 ];
@@ -62,7 +101,7 @@ pub fn parse(script: &[u8]) -> Result<Script, SyntaxErrors> {
         let reason = format!("the script has {} bytes; {MAX_SCRIPT_BYTES} are the most", script.len());
         return Err(SyntaxErrors::one(1, "", Fault { column: 1, width: 1, reason }));
     }
-    let mut parser = Parser { script: Script::default(), names: Vec::new(), has_ended: false };
+    let mut parser = Parser { script: Script::default(), names: Names::new(), has_ended: false };
     let mut errors = SyntaxErrors::none();
     for (number, bytes) in script.split(|byte| *byte == b'\n').enumerate() {
         let line = String::from_utf8_lossy(bytes);
@@ -73,6 +112,12 @@ pub fn parse(script: &[u8]) -> Result<Script, SyntaxErrors> {
         };
         if let Err(fault) = result {
             errors.push(number + 1, line, fault);
+        }
+    }
+    // A line with an error may be the one that joins, and the end of the guest ends its threads.
+    if errors.is_empty() && !parser.has_ended {
+        for (line, text, fault) in parser.names.take_running() {
+            errors.push(line, &text, fault);
         }
     }
     if errors.is_empty() { Ok(parser.script) } else { Err(errors) }
@@ -86,17 +131,20 @@ fn not_utf8(bytes: &[u8], valid: usize) -> Fault {
 
 struct Parser {
     script: Script,
-    /// Names defined so far, also those of lines with an error, which would otherwise cause more errors.
-    names: Vec<String>,
+    /// What is named so far, also by lines with an error, which would otherwise cause more errors.
+    names: Names,
     has_ended: bool,
 }
 
 impl Parser {
     fn line(&mut self, number: usize, line: &str) -> Result<(), Fault> {
-        let length = line.chars().count();
-        if length > MAX_LINE_CHARS {
-            let reason = format!("the line has {length} characters; {MAX_LINE_CHARS} are the most");
-            return Err(Fault { column: MAX_LINE_CHARS + 1, width: 1, reason });
+        // No character is less than a byte.
+        if line.len() > MAX_LINE_CHARS {
+            let length = line.chars().count();
+            if length > MAX_LINE_CHARS {
+                let reason = format!("the line has {length} characters; {MAX_LINE_CHARS} are the most");
+                return Err(Fault { column: MAX_LINE_CHARS + 1, width: 1, reason });
+            }
         }
         let tokens = lexer::tokens(line)?;
         let Some(first) = tokens.first() else {
@@ -106,49 +154,154 @@ impl Parser {
             let reason = "nothing can follow an operation that ends the guest".to_owned();
             return Err(Fault { column: first.column, width: first.width, reason });
         }
-        let name = defined_name(&tokens);
-        let fresh = name.as_ref().is_none_or(|name| !self.names.contains(name));
-        // The name counts from the next line on, and even if this line has an error.
-        let result = self.statement(number, line, &tokens, fresh);
-        self.names.extend(name.filter(|_| fresh));
-        self.script.statements.push(result?);
+        let defined = defined(&tokens);
+        let result = self.statement(number, line, &tokens, &defined);
+        self.names.note(number, line, &defined, result.as_ref().ok());
+        let statement = result?;
+        self.has_ended |= matches!(statement.operation, Operation::Exit(_) | Operation::Crash(_));
+        self.script.statements.push(statement);
         Ok(())
     }
 
-    fn statement(&mut self, line: usize, text: &str, tokens: &[Token], fresh: bool) -> Result<Statement, Fault> {
+    fn statement(&self, line: usize, text: &str, tokens: &[Token], defined: &Defined<'_>) -> Result<Statement, Fault> {
         let mut cursor = Cursor::new(tokens, &self.names);
-        let name = match defined_name(tokens) {
-            None => None,
-            Some(name) => {
-                check_name(&cursor, &name, fresh)?;
-                cursor.step();
-                cursor.step();
-                Some(name)
+        if let Some(thread) = defined.thread {
+            self.check_name(&cursor, &None, thread)?;
+            cursor.step();
+            cursor.step();
+        }
+        let in_front = if cursor.kind_is_name_definition() { self.name_in_front(&mut cursor)? } else { None };
+        let place = cursor.fault("");
+        let (mut task, name) = in_front.map_or((None, None), |(task, name)| (Some(task), Some(name)));
+        let operation = operation::operation(&mut cursor, &mut task)?;
+        if let Some(name) = &name {
+            if defined.thread == Some(name.as_str()) {
+                return Err(Fault { reason: format!("'{name}' is the name of the thread"), ..place });
             }
-        };
-        let operation = operation::operation(&mut cursor, name)?;
+            self.check_made(&operation, &task, &place)?;
+        } else if matches!(operation, Operation::NewObject { .. }) {
+            let reason = "a memory object needs a name in front, as in f = file(8)".to_owned();
+            return Err(Fault { reason, ..place });
+        }
+        if let Operation::NewTask(task) = &operation {
+            // The name stands behind its word.
+            let at = tokens.get(tokens.len().min(usize::from(defined.thread.is_some()) * 2 + 1));
+            let place =
+                at.map_or(place.clone(), |at| Fault { column: at.column, width: at.width, reason: String::new() });
+            self.check_free(&None, task).map_err(|reason| Fault { reason, ..place })?;
+        }
+        if defined.thread.is_some() {
+            operation::check_threaded(&operation).map_err(|reason| Fault { reason, ..place })?;
+        }
         let rest = cursor.token();
-        let is_named = matches!(operation, Operation::Allocate { name: Some(_), .. });
-        let expected = expectation::expectation(&mut cursor, &operation)?;
+        let is_named =
+            name.is_some() || matches!(&operation, Operation::Join(thread) if self.names.makes_something(thread));
+        let answer = self.answer(&operation, defined);
+        let expected = expectation::expectation(&mut cursor, answer)?;
         if let Some(arrow) = rest
             && is_named
-            && expected.as_ref().is_some_and(may_lack_address)
+            && expected.as_ref().is_some_and(may_lack_value)
         {
             return Err(Fault { column: arrow.column, width: arrow.width, reason: NAMED_FAILURE.to_owned() });
         }
         if cursor.token().is_some() {
             return Err(cursor.wanted("the end of the line"));
         }
-        self.has_ended |= matches!(operation, Operation::Exit(_) | Operation::Crash(_));
         let text = operation_text(text, tokens, rest);
-        Ok(Statement { line, text, operation, expected })
+        Ok(Statement { line, text, thread: defined.thread.map(str::to_owned), name, operation, expected })
+    }
+
+    /// Returns what can stand behind `=>`, or why nothing can.
+    fn answer(&self, operation: &Operation, defined: &Defined<'_>) -> Result<expectation::Answer, &'static str> {
+        if defined.thread.is_some() {
+            return Err("a thread that is started has no result yet: 'join' has it");
+        }
+        match operation {
+            Operation::Join(thread) => match self.names.thread(thread) {
+                Ok(Some(operation)) => expectation::Answer::of(operation).map(expectation::Answer::joined),
+                _ => Ok(expectation::Answer::CODE),
+            },
+            operation => expectation::Answer::of(operation),
+        }
+    }
+
+    /// Reads `NAME =` or `TASK.NAME =`.
+    fn name_in_front(&self, cursor: &mut Cursor<'_>) -> Result<Option<(Task, String)>, Fault> {
+        let task = cursor.task_in_front()?;
+        let Some(Kind::Word(name)) = cursor.kind() else {
+            return Err(cursor.wanted("a name"));
+        };
+        let of = task.clone().unwrap_or(None);
+        self.check_name(cursor, &of, name)?;
+        cursor.step();
+        cursor.mark("=")?;
+        Ok(Some((of, name.clone())))
+    }
+
+    fn check_name(&self, cursor: &Cursor<'_>, task: &Task, name: &str) -> Result<(), Fault> {
+        self.check_free(task, name).map_err(|reason| cursor.fault(reason))
+    }
+
+    /// Checks that nothing has the name already.
+    fn check_free(&self, task: &Task, name: &str) -> Result<(), String> {
+        if RESERVED.binary_search(&name).is_ok() {
+            return Err(format!("'{name}' is a word of the language and can't be a name"));
+        }
+        if name.contains('-') {
+            return Err(format!("'{name}' can't be a name: a name has letters, digits and '_'"));
+        }
+        if self.names.is_taken(task, name) {
+            return Err(format!("'{name}' is defined above already; choose another name"));
+        }
+        Ok(())
+    }
+
+    /// Checks that an operation makes something that can have the name in front of it.
+    fn check_made(&self, operation: &Operation, task: &Option<Task>, place: &Fault) -> Result<(), Fault> {
+        let reason = match operation.makes() {
+            None => {
+                "expected an operation that makes something to name (allocate, guard, stack, map, brk, file, anonymous or fork)"
+            }
+            Some(Made::Memory) => return Ok(()),
+            Some(_) if *task == Some(None) => return Ok(()),
+            Some(_) => "only memory has a name within a task",
+        };
+        Err(Fault { reason: reason.to_owned(), ..place.clone() })
     }
 }
 
-const NAMED_FAILURE: &str = "an allocation that may fail can't have a name: the name would have no address";
+/// Returns what a line names: a word in front of `:`, a word in front of `=`, and the word behind `task`.
+fn defined(tokens: &[Token]) -> Defined<'_> {
+    let word = |at: usize| match tokens.get(at).map(|token| &token.kind) {
+        Some(Kind::Word(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    let is_mark = |at: usize, mark: &str| matches!(tokens.get(at).map(|token| &token.kind), Some(Kind::Mark(found)) if *found == mark);
+    let thread = word(0).filter(|_| is_mark(1, ":"));
+    let start = if thread.is_some() { 2 } else { 0 };
+    let (name, behind) = match word(start) {
+        Some("task") if word(start + 1).is_some() => {
+            let name = word(start + 1).map(|name| (None, name));
+            return Defined { thread, name, kind: Made::Task };
+        }
+        Some(name) if is_mark(start + 1, "=") => (Some((None, name)), start + 2),
+        Some(task) if is_mark(start + 1, ".") && is_mark(start + 3, "=") => {
+            (word(start + 2).map(|name| (Some(task), name)), start + 4)
+        }
+        _ => (None, start),
+    };
+    let kind = match word(behind) {
+        Some("fork") => Made::Task,
+        Some("file" | "anonymous") => Made::Object,
+        _ => Made::Memory,
+    };
+    Defined { thread, name, kind }
+}
 
-/// Tells whether what is expected of an allocation includes that there is no address.
-fn may_lack_address(expected: &Expectation) -> bool {
+const NAMED_FAILURE: &str = "what may fail can't have a name: the name would stand for nothing";
+
+/// Tells whether what is expected of an operation includes that nothing is made.
+fn may_lack_value(expected: &Expectation) -> bool {
     let gives_one = |value: &Value| matches!(value, Value::Number(_) | Value::Code(KernReturn::Success));
     !gives_one(&expected.value) || expected.otherwise.as_ref().is_some_and(|value| !gives_one(value))
 }
@@ -158,22 +311,4 @@ fn operation_text(line: &str, tokens: &[Token], rest: Option<&Token>) -> String 
     let last = tokens.iter().rfind(|token| rest.is_none_or(|rest| token.column < rest.column));
     let end = last.map_or(0, |token| token.column - 1 + token.width);
     line.chars().take(end).collect::<String>().trim_start().to_owned()
-}
-
-/// Returns the name that the line defines: a word in front of `=`.
-fn defined_name(tokens: &[Token]) -> Option<String> {
-    match tokens {
-        [Token { kind: Kind::Word(name), .. }, Token { kind: Kind::Mark("="), .. }, ..] => Some(name.clone()),
-        _ => None,
-    }
-}
-
-fn check_name(cursor: &Cursor<'_>, name: &str, fresh: bool) -> Result<(), Fault> {
-    if RESERVED.contains(&name) {
-        return Err(cursor.fault(format!("'{name}' is a word of the language and can't be a name")));
-    }
-    if !fresh {
-        return Err(cursor.fault(format!("'{name}' is defined above already; choose another name")));
-    }
-    Ok(())
 }

@@ -3,31 +3,32 @@
 use wirevm_agent::Crash;
 use wirevm_map::Prot;
 
-use super::place::{address, pattern, range};
-use crate::script::ast::{FlagWord, Flags, Operation, Question};
+use super::place::{pattern, range};
+use super::{memory, system};
+use crate::script::ast::{FlagWord, Flags, Locking, ObjectChange, Operation, Question, Showing, Task};
 use crate::script::cursor::Cursor;
 use crate::script::lexer::Kind;
+use crate::script::print::{ADVICES, INHERITANCES};
 use crate::script::syntax_error::Fault;
 
-const OPERATIONS: &str = "an operation (allocate, deallocate, protect, write, read, expect, wire, unwire, sync, layout, \
-                          host, check, exit or crash)";
+const OPERATIONS: &str = "an operation (allocate, guard, stack, map, brk, deallocate, protect, inherit, madvise, write, read, \
+                          expect, wire, unwire, sync, mlock, munlock, mlockall, munlockall, vslock, vsunlock, layout, \
+                          entries, page-wc, mincore, residents, wire-total, task, fork, end, join, limit, file, anonymous, \
+                          gate, release, fail, heal, kill, truncate, drop, host, check, reset, exit or crash)";
 
-/// Reads an operation; `name` is what stands in front of `=`.
-pub(super) fn operation(cursor: &mut Cursor<'_>, name: Option<String>) -> Result<Operation, Fault> {
+/// Reads an operation. `task` is the one of the name in front of `=`, if there is one.
+pub(super) fn operation(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Result<Operation, Fault> {
     let Some(Kind::Word(word)) = cursor.kind() else {
         return Err(cursor.wanted(OPERATIONS));
     };
-    if name.is_some() && word != "allocate" {
-        return Err(cursor.wanted("'allocate', the only operation that has something to name"));
+    if let Some(kind @ (Kind::Word(_) | Kind::Mark("("))) = cursor.kind_after()
+        && let Some(question) = system::thread_question(cursor, kind)?
+    {
+        return Ok(question);
     }
-    let start = cursor.wanted(OPERATIONS);
+    let start = cursor.place();
     cursor.step();
     Ok(match word.as_str() {
-        "allocate" => {
-            let size = cursor.size("a size (as in allocate 8 pages, or allocate 64K)")?;
-            let at = if cursor.takes_word("at") { Some(address(cursor)?) } else { None };
-            Operation::Allocate { name, size, at }
-        }
         "deallocate" => Operation::Deallocate(range(cursor)?),
         "protect" => protect(cursor)?,
         "write" => Operation::Write(range(cursor)?, pattern(cursor)?),
@@ -36,16 +37,63 @@ pub(super) fn operation(cursor: &mut Cursor<'_>, name: Option<String>) -> Result
         "wire" => Operation::Wire(range(cursor)?, wire_flags(cursor)?),
         "unwire" => Operation::Unwire(range(cursor)?, wire_flags(cursor)?),
         "sync" => Operation::Sync(range(cursor)?, flags(cursor, &Flags::SYNC)?),
-        "layout" => Operation::Layout(range(cursor)?),
+        "inherit" => Operation::Inherit(range(cursor)?, cursor.choice(&INHERITANCES, "what a fork gives")?),
+        "madvise" => Operation::Advise(range(cursor)?, cursor.choice(&ADVICES, "an advice")?),
+        "residents" => Operation::Residents(range(cursor)?),
+        "wire-total" => Operation::WireTotal,
+        "host" if cursor.takes_word("fail") => Operation::FailHost(system::host_fault(cursor)?),
         "host" => Operation::Host(question(cursor)?),
         "check" => Operation::Check,
+        "reset" => system::reset(cursor, start)?,
         "exit" => {
             let code = cursor.number("an exit code", u8::MAX.into())?;
             Operation::Exit(u8::try_from(code).unwrap_or(u8::MAX))
         }
         "crash" => Operation::Crash(crash(cursor)?),
-        _ => return Err(start),
+        word => {
+            if let Some(locking) = Locking::ALL.into_iter().find(|locking| locking.word() == word) {
+                return Ok(Operation::Lock(locking, range(cursor)?));
+            }
+            if let Some(showing) = Showing::ALL.into_iter().find(|showing| showing.word() == word) {
+                return Ok(Operation::Show(showing, range(cursor)?));
+            }
+            if let Some(allocation) = memory::allocation(cursor, word, task)? {
+                return Ok(Operation::Allocate(allocation));
+            }
+            match system::operation(cursor, word)? {
+                Some(operation) => operation,
+                None => {
+                    cursor.back_to(start);
+                    return Err(cursor.wanted(OPERATIONS));
+                }
+            }
+        }
     })
+}
+
+/// Tells why a thread can't do an operation.
+pub(super) fn check_threaded(operation: &Operation) -> Result<(), String> {
+    let reason = match operation {
+        Operation::Allocate(_)
+        | Operation::Deallocate(_)
+        | Operation::Protect { .. }
+        | Operation::Write(..)
+        | Operation::Expect(..)
+        | Operation::Wire(..)
+        | Operation::Unwire(..)
+        | Operation::Sync(..)
+        | Operation::Inherit(..)
+        | Operation::Advise(..)
+        | Operation::Lock(..)
+        | Operation::Mlockall(..)
+        | Operation::Munlockall(_)
+        | Operation::Fork(_)
+        | Operation::EndTask(_) => return Ok(()),
+        Operation::Object { change: ObjectChange::Truncate(_) | ObjectChange::Kill, .. } => return Ok(()),
+        Operation::Read(_) => "a thread can't read: it can 'expect'",
+        _ => "a thread can't do this: it changes or uses memory, forks, ends a task, truncates or kills an object",
+    };
+    Err(reason.to_owned())
 }
 
 fn crash(cursor: &mut Cursor<'_>) -> Result<Crash, Fault> {
@@ -61,17 +109,23 @@ fn crash(cursor: &mut Cursor<'_>) -> Result<Crash, Fault> {
 fn protect(cursor: &mut Cursor<'_>) -> Result<Operation, Fault> {
     let range = range(cursor)?;
     let set_maximum = cursor.takes_word("max");
+    let prot = rights(cursor).ok_or_else(|| {
+        cursor.wanted("a protection (none, r, w, x, rw, rx, wx or rwx, with 'max' in front for the maximum)")
+    })?;
+    Ok(Operation::Protect { range, set_maximum, prot })
+}
+
+/// Reads a protection if one comes next.
+pub(super) fn rights(cursor: &mut Cursor<'_>) -> Option<Prot> {
     let rights = match cursor.kind() {
         Some(Kind::Word(word)) => RIGHTS.into_iter().zip(0..).find_map(|(name, bits)| (name == word).then_some(bits)),
         _ => None,
     };
-    let Some(prot) = rights.and_then(Prot::from_bits) else {
-        return Err(
-            cursor.wanted("a protection (none, r, w, x, rw, rx, wx or rwx, with 'max' in front for the maximum)")
-        );
-    };
-    cursor.step();
-    Ok(Operation::Protect { range, set_maximum, prot })
+    let prot = rights.and_then(Prot::from_bits);
+    if prot.is_some() {
+        cursor.step();
+    }
+    prot
 }
 
 /// The protections by their bits.
@@ -107,7 +161,7 @@ fn wire_flags(cursor: &mut Cursor<'_>) -> Result<Flags, Fault> {
 }
 
 /// Reads flag words up to the end of the line or `=>`.
-fn flags(cursor: &mut Cursor<'_>, known: &[FlagWord]) -> Result<Flags, Fault> {
+pub(super) fn flags(cursor: &mut Cursor<'_>, known: &[FlagWord]) -> Result<Flags, Fault> {
     let mut words = Vec::new();
     while let Some(Kind::Word(word)) = cursor.kind() {
         if word == "flags" {

@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use crate::fake_host::{FakeConfig, FakeTarget};
+use crate::in_process::Limits;
 use crate::script::parse;
+use crate::script::run::{End, run};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../resources/scripts")
@@ -57,6 +61,42 @@ fn every_example_in_the_grammar_parses() {
     }
 }
 
+/// A host of the model kind for one example.
+fn target(durable: bool) -> FakeTarget {
+    let config = FakeConfig { ram_pages: 4096, wire_quota_pages: 2048, durable, limits: Limits::default() };
+    FakeTarget::start(config).expect("a thread")
+}
+
+#[test]
+fn every_example_in_the_grammar_comes_to_what_it_says() {
+    let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
+    for (line, example) in blocks(&grammar, "wvm") {
+        let script = parse(example.as_bytes()).unwrap_or_else(|errors| panic!("{}", errors.render("GRAMMAR.md")));
+        for durable in [true, false] {
+            let run = run(&script, &mut target(durable), durable);
+            let last = run.steps.last();
+            assert!(matches!(run.end, End::Completed | End::Exited(0)), "line {line}: {:?} after {last:?}", run.end);
+        }
+    }
+}
+
+#[test]
+fn long_script_is_carried_out_in_time_that_grows_with_it() {
+    let mut text = String::from("task t\nt.a = allocate 64 pages\n");
+    for number in 0..4000 {
+        let page = number % 64;
+        text += &format!("a{number} = allocate 1 page\nt1_{number}: wire t.a[{page},64) user\njoin t1_{number}\n");
+        text += &format!("unwire t.a[{page},64) user\ndeallocate a{number}\n");
+    }
+    let script = parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{}", errors.render("long")));
+    assert_eq!(script.statements.len(), 20_002);
+    let began = Instant::now();
+    let run = run(&script, &mut target(true), true);
+    assert!(matches!(run.end, End::Completed), "{:?}", run.steps.last());
+    // Seconds, where something quadratic would take minutes.
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
 #[test]
 fn every_counterexample_in_the_grammar_is_an_error() {
     let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
@@ -78,11 +118,12 @@ fn grammar_lists_every_operation_flag_and_code() {
     use crate::script::ast::{FlagWord, Flags};
     let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
     let codes = wirevm_map::KernReturn::ALL.map(wirevm_map::KernReturn::name);
-    let flags = Flags::WIRE.into_iter().chain(Flags::SYNC).filter_map(|flag| match flag {
+    let flags = Flags::WIRE.into_iter().chain(Flags::SYNC).chain(Flags::LOCK_ALL).filter_map(|flag| match flag {
         FlagWord::Named(name, _) => Some(name),
         FlagWord::Bits(_) => None,
     });
-    for word in codes.into_iter().chain(flags) {
+    let errors = wirevm_map::Errno::ALL.map(wirevm_map::Errno::name);
+    for word in codes.into_iter().chain(flags).chain(errors) {
         assert!(grammar.contains(&format!("`{word}`")), "{word} is not explained");
     }
 }

@@ -6,3 +6,4 @@ mod round_trip;
 mod runner;
 mod scripted;
 mod syntax;
+mod system;

@@ -16,7 +16,10 @@ fn essence(statements: &[Statement]) -> Vec<Statement> {
 fn word_salad() -> impl Strategy<Value = String> {
     let words = "a = allocate 8 pages at 64K wire unwire sync layout a[0,4) @a+1 @a .. + [ ) , => [0,2)1U user system \
                  flags 0x80 host locked file dirty none any if durable else hex:00 hex: \"x\" \" … ... # \n \n \n exit 0 \
-                 SUCCESS KERN_FAILURE protect max rwx read expect write check 18446744073709551616 1U \\ é";
+                 SUCCESS KERN_FAILURE protect max rwx read expect write check 18446744073709551616 1U \\ é : . t t.a \
+                 task t fork end t1: t1 blocked ended join f = file(8) readahead map f private shared guard stack initial \
+                 brk large in gate 3 fail io mlockall current limit memlock wire-total page-wc entries mincore BLOCKED ENOMEM \
+                 reset \n a = allocate 1 page \n \n f = file(2) \n \n task t \n";
     let words: Vec<_> = words.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     proptest::collection::vec(proptest::sample::select(words), 0..40).prop_map(|words| words.join(" "))
 }

@@ -1,7 +1,7 @@
 //! The runner over a scripted target.
 
 use wirevm_agent::{Command, Crash, FrameRow, Pattern, Reply};
-use wirevm_map::{FrameRun, KernReturn, PageRange};
+use wirevm_map::{Errno, FrameRun, KernReturn, PageRange, Prot};
 
 use super::scripted::{BASE, Model, WitnessDirty};
 use crate::exit_code::ExitCode;
@@ -9,33 +9,33 @@ use crate::script::run::{End, Run, StepReport, run};
 use crate::script::target::WitnessQuery;
 use crate::script::{Script, parse};
 
-fn script(text: &str) -> Script {
+pub(super) fn script(text: &str) -> Script {
     parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{}", errors.render("test")))
 }
 
 /// Carries out a script that must reach its end.
-fn complete(target: &mut Model, text: &str) -> Vec<StepReport> {
+pub(super) fn complete(target: &mut Model, text: &str) -> Vec<StepReport> {
     let Run { steps, end } = run(&script(text), target, true);
     assert!(matches!(end, End::Completed), "{end:?} after {:?}", steps.last());
     steps
 }
 
 /// Carries out a script that must end with a mismatch; returns its last step.
-fn mismatch(target: &mut Model, text: &str) -> StepReport {
+pub(super) fn mismatch(target: &mut Model, text: &str) -> StepReport {
     let Run { mut steps, end } = run(&script(text), target, true);
     assert!(matches!(end, End::Mismatch), "{end:?}");
     steps.pop().expect("a step")
 }
 
 /// Carries out a script that the target must stop.
-fn stopped(target: &mut Model, text: &str) -> (usize, ExitCode, String) {
+pub(super) fn stopped(target: &mut Model, text: &str) -> (usize, ExitCode, String) {
     match run(&script(text), target, true).end {
         End::Stopped { line, error } => (line, error.exit, error.to_string()),
         end => panic!("{end:?}"),
     }
 }
 
-fn results(steps: &[StepReport]) -> Vec<&str> {
+pub(super) fn results(steps: &[StepReport]) -> Vec<&str> {
     steps.iter().map(|step| step.result.as_str()).collect()
 }
 
@@ -48,9 +48,9 @@ fn ranges_reach_the_guest_as_they_are_written() {
          deallocate @a+1+2\nprotect @a+1 page..a+0x1001 max rx\nunwire @0xffff_ffff_ffff_f000+2 pages => any\n\
          write @0..a 0x01 => any\nexpect @a+0 \"xy\"",
     );
-    let (prot, pattern) = (wirevm_map::Prot::from_bits(5).expect("r and x"), Pattern::new(b"xy").expect("two bytes"));
+    let (prot, pattern) = (Prot::from_bits(5).expect("r and x"), Pattern::new(b"xy").expect("two bytes"));
     let (start, page) = (BASE, 0x1000);
-    let asked: Vec<_> = target.calls.iter().filter(|call| !matches!(call, Command::Frames { .. })).copied().collect();
+    let asked: Vec<_> = target.calls().into_iter().filter(|call| !matches!(call, Command::Frames { .. })).collect();
     let expected = [
         Command::Allocate { address: Some(0x5000), size: 8 * page },
         Command::Wire { start, end: start + 8 * page, flags: 0 },
@@ -69,8 +69,8 @@ fn ranges_reach_the_guest_as_they_are_written() {
 fn flags_are_joined_with_bits_by_number() {
     let mut target = Model::new();
     complete(&mut target, "sync @0+1 synchronous invalidate flags 0x180 contiguous\nwire @0+0 user holesok flags 8");
-    assert!(target.calls.contains(&Command::Sync { address: 0, size: 1, flags: 0x1a6 }));
-    assert!(target.calls.contains(&Command::Wire { start: 0, end: 0, flags: 11 }));
+    assert!(target.calls().contains(&Command::Sync { address: 0, size: 1, flags: 0x1a6 }));
+    assert!(target.calls().contains(&Command::Wire { start: 0, end: 0, flags: 11 }));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn lists_too_long_for_a_reply_are_asked_for_in_halves() {
         "a = allocate 37 pages\nwire a[7,30)\nlayout a => [0,7)0 [7,30)1U [30,37)0\nhost resident a => 37",
     );
     assert_eq!(steps[2].result, "[0,7)0 [7,30)1U [30,37)0");
-    let layouts = target.calls.iter().filter(|call| matches!(call, Command::Layout { .. })).count();
+    let layouts = target.calls().iter().filter(|call| matches!(call, Command::Layout { .. })).count();
     assert!(layouts > 12, "{layouts} questions for 37 rows, at most 3 in a reply");
     let (line, exit, error) = stopped(&mut Model { most_rows: 0, ..Model::new() }, "a = allocate 9 pages\nlayout a");
     assert_eq!((line, exit), (2, ExitCode::Failure));
@@ -112,8 +112,8 @@ fn bytes_are_read_in_pieces_and_compared_whole() {
         results(&steps)[2..],
         ["hex:61626361626361626361626361626361…", "hex:61626361626361", "none", "hex:616263616263"]
     );
-    let reads = target.calls.iter().filter_map(|call| match call {
-        Command::Read { address, size } => Some((*address - BASE, *size)),
+    let reads = target.calls().into_iter().filter_map(|call| match call {
+        Command::Read { address, size } => Some((address - BASE, size)),
         _ => None,
     });
     let reads: Vec<_> = reads.collect();
@@ -218,7 +218,7 @@ fn failures_are_no_success_and_end_the_script() {
     target.instead.extend([Reply::Mismatch { address: 0x10, expected: 1, got: 2 }]);
     assert_eq!(mismatch(&mut target, "expect @0+9 1").result, "MISMATCH at 0x10 (0x02 in place of 0x01)");
     let mut target = Model::new();
-    target.instead.extend([Reply::Violation("N1 is broken".into())]);
+    target.checks.extend([Reply::Violation("N1 is broken".into())]);
     assert_eq!(mismatch(&mut target, "check").result, "VIOLATION (N1 is broken)");
     let mut target = Model::new();
     target.instead.extend([Reply::Done(KernReturn::NoSpace)]);
@@ -229,8 +229,16 @@ fn failures_are_no_success_and_end_the_script() {
 #[test]
 fn answers_that_make_no_sense_stop_the_script() {
     let senseless = [
-        ("check", Reply::Bytes(vec![1])),
-        ("check", Reply::Malformed),
+        ("wire-total", Reply::Bytes(vec![1])),
+        ("wire-total", Reply::Malformed),
+        ("mlock @0+1", Reply::Address(1)),
+        ("brk 1 page", Reply::Done(KernReturn::Success)),
+        ("wire @0+1", Reply::Errno(Errno::Perm)),
+        ("fork", Reply::Address(1)),
+        ("task t", Reply::Address(1)),
+        ("t1: wire @0+1\njoin t1", Reply::Done(KernReturn::Success)),
+        ("mincore @0+1", Reply::Number(1)),
+        ("residents @0+1", Reply::Done(KernReturn::Success)),
         ("wire @0+0", Reply::Mismatch { address: 0, expected: 0, got: 1 }),
         ("allocate 1 page", Reply::Done(KernReturn::Success)),
         ("layout @0+1", Reply::Frames(vec![])),
@@ -244,6 +252,13 @@ fn answers_that_make_no_sense_stop_the_script() {
         assert_eq!((line, exit), (1, ExitCode::Failure), "{text}");
         assert!(error.ends_with("which is no answer to it"), "{text}: {error}");
     }
+    for text in ["check", "wire-total"] {
+        let mut target = Model::new();
+        target.checks.push_back(Reply::Malformed);
+        let (_, exit, error) = stopped(&mut target, text);
+        assert_eq!(exit, ExitCode::Failure);
+        assert!(error.ends_with("to Check, which is no answer to it"), "{text}: {error}");
+    }
     let mut target = Model { dirty: WitnessDirty::Senseless, ..Model::new() };
     let (_, _, error) = stopped(&mut target, "a = allocate 1 page\nhost dirty a");
     assert!(error.contains("a question about dirtiness"), "{error}");
@@ -252,7 +267,7 @@ fn answers_that_make_no_sense_stop_the_script() {
 #[test]
 fn machine_that_ends_stops_the_script_with_its_own_exit_code() {
     let mut target = Model { dies_after: Some(1), ..Model::new() };
-    let Run { steps, end } = run(&script("check\n\ncheck\ncheck"), &mut target, true);
+    let Run { steps, end } = run(&script("wire-total\n\nwire-total\ncheck"), &mut target, true);
     assert_eq!(steps.len(), 1);
     let End::Stopped { line, error } = end else { panic!("{end:?}") };
     assert_eq!((line, error.exit, error.to_string().as_str()), (3, ExitCode::GuestPanic, "the guest panicked: boom"));
@@ -261,9 +276,9 @@ fn machine_that_ends_stops_the_script_with_its_own_exit_code() {
 #[test]
 fn crash_is_over_when_the_machine_is() {
     let mut target = Model { dies_after: Some(1), ..Model::new() };
-    let (line, exit, error) = stopped(&mut target, "check\ncrash trap");
+    let (line, exit, error) = stopped(&mut target, "wire-total\ncrash trap");
     assert_eq!((line, exit, error.as_str()), (2, ExitCode::GuestPanic, "the guest panicked: boom"));
-    assert_eq!(target.calls[1], Command::Crash(Crash::Trap));
+    assert_eq!(target.calls()[1], Command::Crash(Crash::Trap));
     let (_, exit, error) = stopped(&mut Model::new(), "crash panic");
     assert_eq!(exit, ExitCode::Failure);
     assert!(error.ends_with("which is no answer to it"), "{error}");
@@ -272,9 +287,28 @@ fn crash_is_over_when_the_machine_is() {
 #[test]
 fn exit_ends_the_guest_with_its_code() {
     let mut target = Model::new();
-    let Run { steps, end } = run(&script("check\nexit 7"), &mut target, true);
+    let Run { steps, end } = run(&script("wire-total\nexit 7"), &mut target, true);
     assert!(matches!(end, End::Exited(7)), "{end:?}");
-    assert_eq!(results(&steps), ["SUCCESS", "exit 7"]);
+    assert_eq!(results(&steps), ["0", "exit 7"]);
     assert_eq!(target.questions, []);
-    assert_eq!(target.calls[1], Command::Exit { code: 7 });
+    assert_eq!(target.calls()[1], Command::Exit { code: 7 });
+}
+
+#[test]
+fn violation_behind_a_line_fails_the_line() {
+    let mut target = Model::new();
+    let success = Reply::Done(KernReturn::Success);
+    target.checks.extend([success, Reply::Violation("N1 is broken".into())]);
+    let step = mismatch(&mut target, "a = allocate 1 page\nwire a user\nunwire a user");
+    assert_eq!((step.line, step.result.as_str(), step.ok), (2, "VIOLATION (N1 is broken)", false));
+}
+
+#[test]
+fn what_is_left_at_the_end_of_a_script_fails_it() {
+    let mut target = Model::new();
+    let success = Reply::Done(KernReturn::Success);
+    target.checks.extend([success.clone(), success, Reply::Violation("an operation waits".into())]);
+    let step = mismatch(&mut target, "wire-total\n\ncheck\n\n");
+    assert_eq!((step.line, step.text.as_str()), (3, "end of script"));
+    assert_eq!(step.result, "VIOLATION (an operation waits)");
 }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use wirevm_agent::{Command, FrameRow, LayoutRow, Reply};
+use wirevm_agent::{Command, FrameRow, LayoutRow, Reply, Request};
 use wirevm_map::{FrameRun, KernReturn, PAGE_SIZE, PageRange};
 
 use crate::exit_code::ExitCode;
-use crate::script::target::{Target, TargetError, WitnessAnswer, WitnessQuery};
+use crate::script::target::{HostFault, Target, TargetError, WitnessAnswer, WitnessQuery};
 
 /// Pages of memory that have frames as soon as they are allocated; wiring is one count per page.
 #[derive(Debug, Default)]
@@ -16,12 +16,20 @@ pub(super) struct Model {
     pub(super) bytes: BTreeMap<u64, u8>,
     /// Rows that a reply can hold.
     pub(super) most_rows: usize,
-    /// What is answered instead of the next replies.
+    /// What is answered instead of the next replies to anything but checks.
     pub(super) instead: VecDeque<Reply>,
-    /// After how many calls the machine ends.
+    /// What is answered instead of the next replies to checks, unasked ones included.
+    pub(super) checks: VecDeque<Reply>,
+    /// After how many calls the machine ends, checks left out.
     pub(super) dies_after: Option<usize>,
-    /// What was asked.
-    pub(super) calls: Vec<Command>,
+    /// What was asked, checks left out.
+    pub(super) requests: Vec<Request>,
+    /// How many checks were asked for.
+    pub(super) checked: usize,
+    /// Failures of the host that were ordered.
+    pub(super) faults: Vec<HostFault>,
+    /// How many tasks and objects were made.
+    pub(super) made: u64,
     pub(super) questions: Vec<WitnessQuery>,
     pub(super) dirty: WitnessDirty,
 }
@@ -52,6 +60,11 @@ impl Model {
         BASE
     }
 
+    /// Returns the commands that were given, checks left out.
+    pub(super) fn calls(&self) -> Vec<Command> {
+        self.requests.iter().map(|request| request.command).collect()
+    }
+
     /// Takes the frame from a page.
     pub(super) fn unback(&mut self, page: u64) {
         self.pages.insert(page, (None, 0));
@@ -73,7 +86,9 @@ impl Model {
 
     fn answer(&mut self, command: &Command) -> Reply {
         match *command {
-            Command::Allocate { size, .. } => Reply::Address(self.allocate(size / PAGE_SIZE)),
+            Command::Allocate { size, .. } | Command::AllocateLarge { size, .. } => {
+                Reply::Address(self.allocate(size / PAGE_SIZE))
+            }
             Command::Wire { start, end, .. } => Reply::Done(self.wire(start, end, 1)),
             Command::Unwire { start, end, .. } => Reply::Done(self.wire(start, end, 0)),
             Command::Write { address, size, pattern } => {
@@ -102,19 +117,40 @@ impl Model {
                 let rows: Vec<_> = self.range(start, end).into_iter().map(row).collect();
                 if rows.len() > self.most_rows { Reply::Malformed } else { Reply::Frames(rows) }
             }
+            Command::Brk { .. } => Reply::Address(BASE),
+            Command::Mincore { .. } => Reply::Layout(vec![]),
+            Command::Guard { size, .. } | Command::Stack { size, .. } | Command::MapObject { end_page: size, .. } => {
+                Reply::Address(BASE + (size << 20))
+            }
+            Command::NewTask | Command::Fork | Command::NewObject { .. } => {
+                self.made += 1;
+                Reply::Number(self.made)
+            }
+            Command::Residents { start, end } => Reply::Number(self.range(start, end).len() as u64),
+            Command::WireTotal => Reply::Number(self.pages.values().map(|(_, count)| count).sum()),
+            Command::Poll { .. } => Reply::Ended,
             _ => Reply::Done(KernReturn::Success),
         }
     }
 }
 
 impl Target for Model {
-    fn call(&mut self, command: &Command) -> Result<Reply, TargetError> {
-        self.calls.push(*command);
-        if self.dies_after.is_some_and(|calls| self.calls.len() > calls) {
+    fn call(&mut self, request: &Request) -> Result<Reply, TargetError> {
+        if let Command::Check | Command::Quiesce = request.command {
+            self.checked += 1;
+            return Ok(self.checks.pop_front().unwrap_or(Reply::Done(KernReturn::Success)));
+        }
+        self.requests.push(*request);
+        if self.dies_after.is_some_and(|calls| self.requests.len() > calls) {
             return Err(TargetError::new(ExitCode::GuestPanic, "the guest panicked: boom"));
         }
-        let reply = self.answer(command);
+        let reply = if request.thread == 0 { self.answer(&request.command) } else { Reply::Started };
         Ok(self.instead.pop_front().unwrap_or(reply))
+    }
+
+    fn fail_host(&mut self, fault: HostFault) -> Result<(), TargetError> {
+        self.faults.push(fault);
+        Ok(())
     }
 
     fn witness(&mut self, query: WitnessQuery) -> Result<WitnessAnswer, TargetError> {

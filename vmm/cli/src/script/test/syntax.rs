@@ -34,7 +34,7 @@ fn errors_name_the_place_and_what_would_be_right() {
     assert_error("write a hex:123", 9, 7, "two hexadecimal digits for every byte");
     assert_error("write a \"\"", 9, 2, "1 to 64 bytes, not 0");
     assert_error("write a", 8, 1, "expected a pattern");
-    assert_error("b = wire a", 5, 4, "'allocate', the only operation");
+    assert_error("b = wire a", 5, 4, "an operation that makes something to name (allocate");
     assert_error("wire = allocate 1 page", 1, 4, "a word of the language");
     assert_error("a = allocate 1 page", 1, 1, "defined above already");
     assert_error("b = allocate 1 page => NO_SPACE", 21, 2, "can't have a name");
@@ -54,6 +54,117 @@ fn errors_name_the_place_and_what_would_be_right() {
     assert_error("host file a =>", 15, 1, "contents of pages");
     assert_error("check check", 7, 5, "expected the end of the line");
     assert_error("é", 1, 1, "'é' has no meaning here");
+}
+
+#[test]
+fn errors_about_tasks_objects_and_threads_name_the_place() {
+    let line = |line: &str, column: usize, width: usize, reason: &str| {
+        let script = "a = allocate 8 pages\ntask t\nt.b = allocate 1 page\nf = file(8)\nt1: wire a\n\
+                      task gone\nend gone\nt2: wire a\njoin t2\nt3: c = fork\nlost = file(4)\ndrop lost\n"
+            .to_owned()
+            + line;
+        let found = errors(&script);
+        let [(13, found_column, found_width, found_reason)] = &found[..] else { panic!("{line}: {found:?}") };
+        assert_eq!((*found_column, *found_width), (column, width), "{line}: {found_reason}");
+        assert!(found_reason.contains(reason), "{line}: {found_reason}");
+    };
+    line("wire t.a", 8, 1, "there is no 'a' in t: the lines above define b there");
+    line("wire b", 6, 1, "there is no 'b': the lines above define a");
+    line("wire x.a", 6, 1, "there is no task 'x'");
+    line("wire gone.a", 6, 4, "the task 'gone' has ended");
+    line("wire f.a", 6, 1, "'f' is no task");
+    line("wire t", 6, 1, "'t' is a task; its memory has names such as 't.a'");
+    line("wire f", 6, 1, "'f' is a memory object; 'map' makes it memory");
+    line("wire t1", 6, 2, "'t1' is a thread and no memory");
+    line("gate lost 1", 6, 4, "the object 'lost' was dropped");
+    line("map lost private", 5, 4, "the object 'lost' was dropped");
+    line("wire c.a", 6, 1, "the task 'c' is there when 'join t3' says so");
+    line("wire @a..t.b", 10, 1, "'b' is memory of t, and this is about main");
+    line("wire t.@a+1", 9, 1, "'a' is memory of main, and this is about t");
+    line("t.d = allocate 1 page at a", 26, 1, "'a' is memory of main, and this is about t");
+    line("allocate 1 page at a in t", 25, 1, "the address is of another task");
+    line("t.d = allocate 1 page in t", 23, 2, "expected the end of the line");
+    line("t.b = allocate 1 page", 3, 1, "defined above already");
+    line("t = allocate 1 page", 1, 1, "defined above already");
+    line("task a", 6, 1, "defined above already");
+    line("task main", 6, 4, "a word of the language");
+    line("t1: wire a", 1, 2, "defined above already");
+    line("t4: t4 = fork", 10, 4, "'t4' is the name of the thread");
+    line("t.d = fork", 7, 4, "only memory has a name within a task");
+    line("file(4)", 1, 4, "a memory object needs a name in front");
+    line("g = file 4", 10, 1, "expected '('");
+    line("g = file(4) readahead 0", 23, 1, "a pager supplies at least 1 page");
+    line("g = file(0x10000000001)", 10, 13, "too large");
+    line("d = map a private", 9, 1, "'a' is no memory object");
+    line("d = map f", 10, 1, "expected whose pages they are (private, shared)");
+    line("gate f", 7, 1, "expected a page number");
+    line("fail f 3", 9, 1, "expected how the pager fails (io, refused)");
+    line("inherit a some", 11, 4, "expected what a fork gives (share, copy, none)");
+    line("t1 dead", 1, 2, "expected an operation");
+    line("t9 blocked", 1, 2, "there is no thread 't9'");
+    line("t2 ended", 1, 2, "the thread 't2' is joined already");
+    line("join t2", 6, 2, "the thread 't2' is joined already");
+    line("join a", 6, 1, "'a' is no thread");
+    line("t4: wire a => SUCCESS", 15, 7, "a thread that is started has no result yet");
+    line("t1 blocked => any", 15, 3, "the line itself says what is expected");
+    line("join t1 => BLOCKED", 12, 7, "a return code such as SUCCESS");
+    line("join t3 => NO_SPACE", 9, 2, "what may fail can't have a name");
+    line("t4: check", 5, 5, "a thread can't do this");
+    line("t4: read a", 5, 4, "it can 'expect'");
+    line("reset", 1, 5, "the thread 't1' of line 5 is not joined");
+    line("end main", 5, 4, "'main' can't end");
+    line("limit all", 7, 3, "expected a limit (memlock, privileged, unprivileged, wire)");
+    line("mlock a => INVALID_ARGUMENT", 12, 16, "SUCCESS or an error such as ENOMEM");
+    line("wire a => ENOMEM", 11, 6, "a return code");
+    line("page-wc a => [0,1)1U", 19, 2, "expected a count");
+    line("residents a => none", 16, 4, "expected a number");
+    line("host fail mlock nth 0 EIO", 21, 1, "calls are counted from 1");
+    line("host fail mlock nth 1 EINVAL", 23, 6, "expected an error (ENOMEM, EAGAIN, EPERM, EIO)");
+    line("page-wd = allocate 1 page", 1, 7, "a name has letters, digits and '_'");
+    line("mlockall gone", 10, 4, "the task 'gone' has ended");
+    line("mlockall now", 10, 3, "a flag (current, future, onfault, or 'flags' and a number)");
+}
+
+#[test]
+fn thread_that_is_never_joined_is_an_error_of_its_line() {
+    let found = errors("a = allocate 1 page\n  t1: wire a user\nt2: wire a\njoin t2");
+    let [(2, 3, 2, reason)] = &found[..] else { panic!("{found:?}") };
+    assert!(reason.contains("the thread 't1' is never joined"), "{reason}");
+    // The end of the guest is the end of its threads.
+    assert_eq!(parse(b"t1: wire @0+1\nexit 0").map(|script| script.statements.len()), Ok(2));
+    assert_eq!(errors("t1: wire @0+1\njoin t1 x").len(), 1, "the line that would join has the error");
+}
+
+#[test]
+fn names_of_a_fork_are_those_of_its_time() {
+    let found = errors(
+        "a = allocate 1 page\nc = fork\nb = allocate 1 page\nc.b = allocate 1 page\nd = fork c\nwire d.a\nwire d.b\n\
+         c.e = allocate 1 page\nc.a = allocate 1 page\nwire d.e\nend c\nwire d.a",
+    );
+    let places: Vec<_> = found.iter().map(|(line, column, ..)| (*line, *column)).collect();
+    assert_eq!(places, [(9, 3), (10, 8)], "{found:?}");
+}
+
+#[test]
+fn reset_forgets_every_name() {
+    let again = "a = allocate 1 page\ntask t\nf = file(1)\nreset\nt = allocate 1 page\nf = fork\nwire f.t";
+    assert_eq!(parse(again.as_bytes()).map(|script| script.statements.len()), Ok(7));
+    let found = errors("a = allocate 1 page\nreset\nwire a");
+    assert!(found[0].3.contains("no line above defines a name"), "{found:?}");
+}
+
+#[test]
+fn scripts_of_many_names_are_read_in_time_that_grows_with_them() {
+    use std::fmt::Write;
+    let mut script = String::new();
+    for number in 0..100_000 {
+        writeln!(script, "n{number} = allocate 1 page").expect("a string");
+        writeln!(script, "wire n{} user", number / 2).expect("a string");
+    }
+    let began = std::time::Instant::now();
+    assert_eq!(parse(script.as_bytes()).map(|script| script.statements.len()), Ok(200_000));
+    // A hundredth of what looking through all names would take.
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]

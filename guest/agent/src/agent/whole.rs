@@ -1,0 +1,101 @@
+//! What is about the whole system: checks, and emptying it.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use wirevm_map::{KernReturn, MapLimits, Ports, VmMap, check_all, check_quiet};
+
+use super::{Agent, Named, State, Task};
+use crate::command::MAIN_TASK;
+use crate::operate::Outcome;
+use crate::platform::Platform;
+use crate::reply::Reply;
+
+/// Most bytes of a violation's sentence that an answer carries.
+const MAX_VIOLATION_BYTES: usize = 4096;
+
+impl<P: Ports, L: Platform<P>> Agent<P, L> {
+    /// Checks every map, and what the machine knows beyond them.
+    pub(super) fn check(&self, state: &State<P>) -> Reply {
+        let maps: Vec<&VmMap<P>> = state.tasks.values().map(|task| task.map.as_ref()).collect();
+        if let Err(broken) = check_all(&maps) {
+            return violation(broken.to_string());
+        }
+        match self.platform.check(&maps) {
+            Ok(()) => Reply::Done(KernReturn::Success),
+            Err(broken) => violation(broken),
+        }
+    }
+
+    /// Checks that nothing is under way, and everything else.
+    pub(super) fn quiesce(&self, state: &State<P>) -> Reply {
+        match state.threads.len() {
+            0 => {}
+            1 => return violation("an operation waits and nothing will wake it".to_string()),
+            waiting => return violation(format!("{waiting} operations wait and nothing will wake them")),
+        }
+        if let Some(thread) = state.named.keys().next() {
+            return violation(format!("the result of thread {thread} was not taken"));
+        }
+        let maps: Vec<&VmMap<P>> = state.tasks.values().map(|task| task.map.as_ref()).collect();
+        if let Err(broken) = check_quiet(&maps) {
+            return violation(broken.to_string());
+        }
+        self.check(state)
+    }
+
+    /// Empties the system.
+    pub(super) fn reset(&self, state: &mut State<P>) -> Reply {
+        state.named.retain(|_, named| matches!(named, Named::Waits { .. }));
+        if state.threads.len() > 0 {
+            return self.quiesce(state);
+        }
+        let others: Vec<_> = state.tasks.range(MAIN_TASK + 1..).map(|(_, task)| Arc::clone(&task.map)).collect();
+        let main = state.tasks.get(&MAIN_TASK);
+        let (has_locked_all, has_heap) = main.map_or((false, false), |main| (main.has_locked_all, main.has_heap));
+        let main = Arc::clone(&self.main);
+        let emptied = state.run(Box::pin(async move {
+            for map in others {
+                map.destroy().await;
+            }
+            main.destroy().await;
+            // What stands for memory to come outlives the memory. Neither can fail where nothing is mapped.
+            if has_locked_all {
+                main.munlockall().await.unwrap_or_default();
+            }
+            if has_heap {
+                main.brk(0).await.unwrap_or_default();
+            }
+            Outcome::Emptied
+        }));
+        if emptied != Reply::Done(KernReturn::Success) {
+            return self.quiesce(state);
+        }
+        state.objects.clear();
+        state.tasks.retain(|number, _| *number == MAIN_TASK);
+        if let Some(main) = state.tasks.get_mut(&MAIN_TASK) {
+            if main.limits != MapLimits::default() {
+                main.map.set_limits(MapLimits::default());
+            }
+            *main = Task::of(Arc::clone(&self.main));
+        }
+        if self.vm().user_wire_limit_pages() != self.user_wire_limit_pages {
+            self.vm().set_user_wire_limit(self.user_wire_limit_pages);
+        }
+        self.quiesce(state)
+    }
+}
+
+pub(super) fn violation(mut sentence: String) -> Reply {
+    if sentence.len() > MAX_VIOLATION_BYTES {
+        sentence.truncate(sentence.floor_char_boundary(MAX_VIOLATION_BYTES));
+    }
+    Reply::Violation(sentence)
+}
+
+pub(super) fn restless() -> Reply {
+    violation("threads wake one another for ever".to_string())
+}

@@ -1,0 +1,103 @@
+//! Operations on one map, which may have to wait.
+
+use alloc::sync::Arc;
+
+use wirevm_map::{
+    Errno, KernReturn, LockAllFlags, MapLimits, ObjectHandle, PageRange, Placement, Ports, SyncFlags, VmMap, WireFlags,
+};
+
+use crate::access;
+use crate::command::Command;
+use crate::lists;
+use crate::platform::Platform;
+use crate::reply::Reply;
+
+/// What an operation came to, before the agent has taken note of it.
+pub(crate) enum Outcome<P: Ports> {
+    /// It says this.
+    Reply(Reply),
+    /// There is a new task with this map and these limits.
+    Forked(VmMap<P>, MapLimits),
+    /// The task's map is destroyed.
+    Ended(u64),
+    /// Everything but the emptied main map may go.
+    Emptied,
+}
+
+/// Carries out a command that is about a map alone. Any other command is malformed.
+pub(crate) async fn on_map<P: Ports, L: Platform<P>>(map: Arc<VmMap<P>>, platform: Arc<L>, command: Command) -> Reply {
+    match command {
+        Command::Allocate { address, size } => placed(map.allocate(placement(address), size).await),
+        Command::AllocateLarge { address, size } => placed(map.allocate_large(placement(address), size).await),
+        Command::Guard { address, size } => placed(map.guard(placement(address), size).await),
+        Command::Stack { address, size, initial } => placed(map.stack(placement(address), size, initial).await),
+        Command::Deallocate { address, size } => done(map.deallocate(address, size).await),
+        Command::Protect { address, size, set_maximum, prot } => {
+            done(map.protect(address, size, set_maximum, prot).await)
+        }
+        Command::Inherit { address, size, inheritance } => done(map.inherit(address, size, inheritance).await),
+        Command::Advise { address, size, advice } => done(map.advise(address, size, advice).await),
+        Command::Wire { start, end, flags } => match u32::try_from(flags) {
+            Ok(bits) => done(map.wire(start, end, WireFlags::from_bits(bits)).await),
+            Err(_) => Reply::Done(KernReturn::InvalidArgument),
+        },
+        Command::Unwire { start, end, flags } => match u32::try_from(flags) {
+            Ok(bits) => done(map.unwire(start, end, WireFlags::from_bits(bits)).await),
+            Err(_) => Reply::Done(KernReturn::InvalidArgument),
+        },
+        Command::Sync { address, size, flags } => match u32::try_from(flags) {
+            Ok(bits) => done(map.msync(address, size, SyncFlags::from_bits(bits)).await),
+            Err(_) => Reply::Done(KernReturn::InvalidArgument),
+        },
+        Command::Write { address, size, pattern } => {
+            done(access::write(&map, platform.as_ref(), address, size, pattern).await)
+        }
+        Command::Expect { address, size, pattern } => {
+            access::expect(&map, platform.as_ref(), address, size, pattern).await
+        }
+        Command::Read { address, size } => access::read(&map, platform.as_ref(), address, size).await,
+        Command::Mlock { address, size } => posix(map.mlock(address, size).await),
+        Command::Munlock { address, size } => posix(map.munlock(address, size).await),
+        Command::Mlockall { flags } => match u32::try_from(flags) {
+            Ok(bits) => posix(map.mlockall(LockAllFlags::from_bits(bits)).await),
+            Err(_) => Reply::Errno(Errno::Inval),
+        },
+        Command::Munlockall => posix(map.munlockall().await),
+        Command::Vslock { address, size } => posix(map.vslock(address, size).await),
+        Command::Vsunlock { address, size } => posix(map.vsunlock(address, size).await),
+        Command::Mincore { address, size } => map.mincore(address, size).await.map_or_else(Reply::Errno, lists::counts),
+        Command::Brk { size } => map.brk(size).await.map_or_else(Reply::Errno, Reply::Address),
+        _ => Reply::Malformed,
+    }
+}
+
+/// Maps a range of an object; `command` says which and how.
+pub(crate) async fn map_object<P: Ports>(map: Arc<VmMap<P>>, object: Arc<ObjectHandle<P>>, command: Command) -> Reply {
+    let Command::MapObject { address, first_page, end_page, mode, prot, .. } = command else {
+        return Reply::Malformed;
+    };
+    if end_page < first_page {
+        return Reply::Done(KernReturn::InvalidArgument);
+    }
+    let pages = PageRange::new(first_page, end_page);
+    placed(map.map_object(placement(address), &object, pages, mode, prot).await)
+}
+
+const fn placement(address: Option<u64>) -> Placement {
+    match address {
+        None => Placement::Anywhere,
+        Some(address) => Placement::Fixed(address),
+    }
+}
+
+pub(crate) fn done(result: Result<(), KernReturn>) -> Reply {
+    Reply::Done(result.err().unwrap_or(KernReturn::Success))
+}
+
+fn posix(result: Result<(), Errno>) -> Reply {
+    result.map_or_else(Reply::Errno, |()| Reply::Done(KernReturn::Success))
+}
+
+fn placed(result: Result<u64, KernReturn>) -> Reply {
+    result.map_or_else(Reply::Done, Reply::Address)
+}

@@ -1,0 +1,267 @@
+//! Forking: a new map with what the old one's entries let children have.
+
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+
+use super::obstacle::Work;
+use super::{MapState, Step, VmMap};
+use crate::entry::{EntryKind, Inheritance, MapEntry};
+use crate::kern_return::KernReturn;
+use crate::objects::{BLOCK_PAGES, Found, ObjectId, Objects, Obstacle, Pager, SpaceId, VmObject};
+use crate::ports::{Frames, OutOfFrames, Pmap, Ports};
+use crate::units::{FrameRun, PageRange, Prot};
+use crate::wait::Wait;
+
+/// What a fork does with the map unlocked.
+enum Unlocked<'a> {
+    Wait(Wait<'a>),
+    /// Brings in the virtual page of this number, which is to be copied.
+    PageIn(u64, Work<'a>),
+}
+
+/// How a child gets an entry's pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copying {
+    /// It sees the same object, and whoever writes first gets a shadow.
+    Lazy,
+    /// It gets copies now.
+    Eager,
+}
+
+impl<P: Ports> VmMap<P> {
+    /// Returns a new map, whose mappings go into `pmap`, with what this one's entries let children have (FreeBSD
+    /// `vmspace_fork`).
+    ///
+    /// The child's entries are not wired and not in transition: they are made new, not copied (rows D-03, D-08); and nothing the
+    /// child maps in future is wired (row D-07). Shared entries show the same pages (row D-06). Of copied ones, those that the
+    /// parent has wired and may write are copied now, so that the parent keeps its very pages (row D-04); all others at the
+    /// first write of either (row D-05). So are mappings of objects that others may write meanwhile, files among them: a child's
+    /// copy is what was there when it was forked. While an operation brings pages of this map in, the fork waits (row T-10).
+    ///
+    /// # Errors
+    /// [`KernReturn::ResourceShortage`]: no frames are left for the copies.
+    ///
+    /// # Partial effects
+    /// None that an access could tell.
+    pub async fn fork(&self, pmap: P::Pmap) -> Result<Self, KernReturn> {
+        let child = Self::new(Arc::clone(&self.vm), self.bounds, pmap);
+        // What can't be brought in is left to the child's own faults.
+        let mut missing = BTreeSet::new();
+        let result = loop {
+            match self.exclusive(|state| self.fork_step(state, &child, &missing)) {
+                Step::Wait(Unlocked::Wait(wait)) => wait.await,
+                Step::Wait(Unlocked::PageIn(page, work)) => match self.overcome(work).await {
+                    Ok(()) => {}
+                    Err(KernReturn::ResourceShortage) => break Err(OutOfFrames),
+                    Err(_) => {
+                        missing.insert(page);
+                    }
+                },
+                Step::Done(result) => break result,
+            }
+        };
+        self.debug_check();
+        if let Err(OutOfFrames) = result {
+            child.destroy().await;
+            return Err(KernReturn::ResourceShortage);
+        }
+        child.debug_check();
+        Ok(child)
+    }
+
+    fn fork_step(
+        &self,
+        state: &mut MapState<P>,
+        child: &Self,
+        missing: &BTreeSet<u64>,
+    ) -> Step<Unlocked<'_>, Result<(), OutOfFrames>> {
+        let wait = self.wait_busy(state);
+        #[cfg(test)]
+        let wait = wait.filter(|_| !self.vm.planted.has(crate::planted::Mutant::ForkIgnoresBusy));
+        if let Some(wait) = wait {
+            return Step::Wait(Unlocked::Wait(wait));
+        }
+        if let Some((page, work)) = self.bring_in_copied(state, missing) {
+            return Step::Wait(Unlocked::PageIn(page, work));
+        }
+        Step::Done(child.exclusive(|child| state.fork_entries(child)))
+    }
+
+    /// Begins to bring in a page that a fork must copy now and that is not `missing`, if one is still to come; returns which.
+    fn bring_in_copied(&self, state: &mut MapState<P>, missing: &BTreeSet<u64>) -> Option<(u64, Work<'_>)> {
+        let MapState { entries, busy, .. } = state;
+        let mut objects = self.vm.objects();
+        for (start, entry) in entries.iter() {
+            let Some(window) = entry.window(start, entry.range(start)) else { continue };
+            if entry.inheritance != Inheritance::Copy || entry.needs_copy || !objects.table[window.object].is_external()
+            {
+                continue;
+            }
+            let mut at = window.pages.start;
+            while at < window.pages.end {
+                let end = missing.range(at..window.pages.end).next().copied().unwrap_or(window.pages.end);
+                let rest = window.narrowed(PageRange::new(at, end));
+                match objects.populate(self.vm.frames(), &rest, false) {
+                    (_, None) => at = end + 1,
+                    // This page can't be had; others may.
+                    (ready, Some(Obstacle::Failed(_))) => at += ready + 1,
+                    (ready, Some(obstacle)) => {
+                        if let Ok(work) = self.work(busy, obstacle) {
+                            return Some((at + ready, work));
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<P: Ports> MapState<P> {
+    fn fork_entries(&mut self, child: &mut Self) -> Result<(), OutOfFrames> {
+        child.limits = self.limits;
+        child.heap = self.heap;
+        let starts: alloc::vec::Vec<u64> = self.entries.iter().map(|(start, _)| start).collect();
+        for start in starts {
+            let Some(entry) = self.entries.get_mut(start) else { continue };
+            match entry.inheritance {
+                Inheritance::None => {}
+                Inheritance::Share => self.share(child, start),
+                Inheritance::Copy => self.copy(child, start)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the child show the entry's very object (row D-06).
+    fn share(&mut self, child: &mut Self, start: u64) {
+        // A shadow that is yet to be made would be the parent's alone.
+        self.make_private(start);
+        self.ensure_object(start);
+        let Some(entry) = self.entries.get_mut(start) else { return };
+        child.adopt(start, entry.for_child(entry.object, entry.offset, false));
+    }
+
+    fn copy(&mut self, child: &mut Self, start: u64) -> Result<(), OutOfFrames> {
+        let vm = Arc::clone(&self.vm);
+        let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
+        let Some(object) = entry.object else {
+            child.adopt(start, entry.for_child(None, 0, false));
+            return Ok(());
+        };
+        let mut objects = vm.objects();
+        match entry.copying(&objects, child.space) {
+            Copying::Eager => {
+                let copy = entry.copy_pages(&mut objects, vm.frames())?;
+                drop(objects);
+                child.adopt(start, entry.for_child(Some(copy), 0, false));
+            }
+            Copying::Lazy => {
+                entry.needs_copy = true;
+                let row = entry.for_child(Some(object), entry.offset, true);
+                let (pages, rights) = (entry.range(start), entry.prot.without(Prot::WRITE));
+                self.collect_dirty(&mut objects, pages);
+                if !rights.is_none() && objects.pmap(self.space).protect(pages, rights).is_ok() {
+                    drop(objects);
+                } else {
+                    self.unmap(&mut objects, pages);
+                    drop(objects);
+                }
+                child.adopt(start, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an entry that a parent gave.
+    fn adopt(&mut self, start: u64, entry: MapEntry) {
+        if let Some(object) = entry.object {
+            let indices = entry.object_range(start, entry.range(start));
+            self.vm.objects().table.show(object, self.space, start, indices);
+        }
+        self.entries.insert(start, entry);
+    }
+}
+
+impl MapEntry {
+    /// Returns the child's entry: made of what a child may have, so that nothing transient gets into it (row D-08).
+    fn for_child(&self, object: Option<ObjectId>, offset: u64, needs_copy: bool) -> Self {
+        Self {
+            kind: self.kind,
+            object,
+            offset,
+            needs_copy,
+            prot: self.prot,
+            max_prot: self.max_prot,
+            inheritance: self.inheritance,
+            ..Self::new(self.pages)
+        }
+    }
+
+    /// Returns how the child whose page tables are `child` gets the pages. That it may have other pages of the object already
+    /// takes nothing from these.
+    fn copying<P: Ports>(&self, objects: &Objects<P>, child: SpaceId) -> Copying {
+        let Some(object) = self.object else { return Copying::Lazy };
+        let table = &objects.table;
+        let is_shared = table[object].is_external() || !table.is_unshared_but_for(object, child);
+        let may_be_written = !self.needs_copy && is_shared;
+        let keeps_its_pages = self.wired_count > 0 && self.prot.contains(Prot::WRITE);
+        if keeps_its_pages || may_be_written || self.kind == EntryKind::LargePages {
+            Copying::Eager
+        } else {
+            Copying::Lazy
+        }
+    }
+
+    /// Returns a new object with copies of all that the entry shows; where a file's pages are absent it shows the file.
+    fn copy_pages<P: Ports>(&self, objects: &mut Objects<P>, frames: &P::Frames) -> Result<ObjectId, OutOfFrames> {
+        let Some(top) = self.object else { return Err(OutOfFrames) };
+        let indices = PageRange::new(self.offset, self.offset + self.pages);
+        let (root, below) = objects.table.root(top, indices);
+        let copy = if objects.table[root].is_external() {
+            objects.table.add_shadow(root, below)
+        } else {
+            objects.table.add(VmObject::new(Pager::Ram, self.pages))
+        };
+        let mut at = indices.start;
+        while at < indices.end {
+            let (pages, found) = objects.table.look(top, PageRange::new(at, indices.end));
+            let copied = match found {
+                Found::Resident { extent, .. } => {
+                    match self.copy_run(objects, frames, copy, at - indices.start, extent.frames) {
+                        Ok(copied) => copied,
+                        Err(error) => {
+                            objects.table.settle(copy, frames);
+                            return Err(error);
+                        }
+                    }
+                }
+                _ => pages,
+            };
+            at += copied;
+        }
+        Ok(copy)
+    }
+
+    /// Copies the first frames of `from` to page `index` of `copy` on; returns how many.
+    fn copy_run<P: Ports>(
+        &self,
+        objects: &mut Objects<P>,
+        frames: &P::Frames,
+        copy: ObjectId,
+        index: u64,
+        from: FrameRun,
+    ) -> Result<u64, OutOfFrames> {
+        let is_large = self.kind == EntryKind::LargePages;
+        let fresh = frames.allocate(if is_large { BLOCK_PAGES } else { from.pages })?;
+        if is_large && (fresh.run.pages < BLOCK_PAGES || !fresh.run.first.is_multiple_of(BLOCK_PAGES)) {
+            frames.free(fresh.run);
+            return Err(OutOfFrames);
+        }
+        for offset in 0..fresh.run.pages {
+            frames.copy(from.first + offset, fresh.run.first + offset);
+        }
+        objects.table[copy].resident.insert(index, fresh.run, true);
+        Ok(fresh.run.pages)
+    }
+}

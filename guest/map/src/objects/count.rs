@@ -1,0 +1,267 @@
+//! Wire counts of pages, and which of them the host holds.
+
+use alloc::vec::Vec;
+
+use super::{Found, ObjectId, ObjectTable, Pin};
+use crate::frame_runs::FrameRuns;
+use crate::ports::Frames;
+use crate::runs::{Run, RunMap};
+use crate::units::{FrameRun, PageRange};
+
+/// A count for each page of a range; absent means 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    runs: RunMap<CountRun>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CountRun {
+    pages: u64,
+    count: u32,
+}
+
+impl Run for CountRun {
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    fn split_off(&mut self, pages: u64) -> Self {
+        let rest = Self { pages: self.pages - pages, ..*self };
+        self.pages = pages;
+        rest
+    }
+
+    fn continues_as(&self, next: &Self) -> bool {
+        self.count == next.count
+    }
+
+    fn append(&mut self, next: Self) {
+        self.pages += next.pages;
+    }
+}
+
+impl Counts {
+    pub(crate) const fn new() -> Self {
+        Self { runs: RunMap::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.len() == 0
+    }
+
+    /// Returns how many pages have a count.
+    pub(crate) fn pages(&self) -> u64 {
+        self.runs.iter().map(|(_, run)| run.pages).sum()
+    }
+
+    /// Counts each page of `range` once more.
+    pub(crate) fn add(&mut self, range: PageRange) {
+        while let Some(gap) = self.runs.next_gap(range) {
+            self.runs.insert(gap.start, CountRun { pages: gap.len(), count: 0 });
+        }
+        self.change(range, |count| *count += 1);
+    }
+
+    /// Counts each page of `range` once less.
+    pub(crate) fn subtract(&mut self, range: PageRange) {
+        self.change(range, |count| *count = count.saturating_sub(1));
+        self.drop_zeros(range);
+    }
+
+    /// Forgets the counts of `range`.
+    pub(crate) fn clear(&mut self, range: PageRange) {
+        if !self.is_empty() {
+            self.change(range, |count| *count = 0);
+            self.drop_zeros(range);
+        }
+    }
+
+    /// Returns the count of the first page of `range` (not empty), and for how many pages it is the same.
+    pub(crate) fn first_of(&self, range: PageRange) -> (u64, u32) {
+        match self.runs.at_or_after(range.start) {
+            Some((start, run)) if start <= range.start => ((start + run.pages).min(range.end) - range.start, run.count),
+            Some((start, _)) => (start.min(range.end) - range.start, 0),
+            None => (range.len(), 0),
+        }
+    }
+
+    fn change(&mut self, range: PageRange, change: impl Fn(&mut u32)) {
+        self.runs.split(range.start);
+        self.runs.split(range.end);
+        for (_, run) in self.runs.starting_mut(range) {
+            change(&mut run.count);
+        }
+        self.runs.merge(range);
+    }
+
+    fn drop_zeros(&mut self, range: PageRange) {
+        let mut at = range.start;
+        while let Some(zero) = self.runs.next_where(PageRange::new(at, range.end), |run| run.count == 0) {
+            self.runs.split(zero.start);
+            self.runs.split(zero.end);
+            self.runs.remove(zero.start);
+            at = zero.end;
+        }
+    }
+}
+
+/// Pages that the host is asked to hold or to let go, while the lock is given up: each is marked [`Pin::Going`], and
+/// its object held.
+#[derive(Debug, Default)]
+#[must_use = "the pages stay marked until the list is finished"]
+pub(crate) struct PinList {
+    items: Vec<(ObjectId, PageRange)>,
+    frames: FrameRuns,
+}
+
+impl PinList {
+    pub(crate) const fn new() -> Self {
+        Self { items: Vec::new(), frames: FrameRuns::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Returns the frames, as few runs as there can be.
+    pub(crate) fn take_frames(&mut self) -> Vec<FrameRun> {
+        core::mem::take(&mut self.frames).joined()
+    }
+}
+
+impl ObjectTable {
+    /// Counts one more wired entry on the topmost page behind each page of `range` of `top`. All are resident.
+    pub(crate) fn count(&mut self, top: ObjectId, range: PageRange) {
+        let mut at = range.start;
+        while at < range.end {
+            let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
+            if let Found::Resident { owner, index, .. } = found {
+                self[owner].resident.add_wires(PageRange::new(index, index + pages), 1);
+                if owner != top {
+                    self[top].below.add(PageRange::new(at, at + pages));
+                }
+            }
+            at += pages;
+        }
+    }
+
+    /// Counts one wired entry less on the topmost page behind each page of `range` of `top`, whether an access could
+    /// reach it or not (rows U-06, B-07). Pages that no entry wires any more are added to `last` if the host holds them, or if
+    /// they were cut off their object.
+    pub(crate) fn uncount(&mut self, top: ObjectId, range: PageRange, last: &mut PinList) {
+        self.uncount_only(top, range);
+        let mut at = range.start;
+        while at < range.end {
+            let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
+            if let Found::Resident { owner, index, extent } = found
+                && extent.wires == 0
+            {
+                let range = PageRange::new(index, index + pages);
+                match extent.pin {
+                    Pin::Yes => self.begin_pin(owner, range, extent.frames, last),
+                    // Cut off before the host was asked: they end with the list all the same.
+                    Pin::No if range.end > self[owner].pages => self.begin_unheld(owner, range, last),
+                    Pin::No | Pin::Going => {}
+                }
+            }
+            at += pages;
+        }
+    }
+
+    /// As [`ObjectTable::uncount`], for a count that another object's takes the place of at once.
+    pub(crate) fn uncount_only(&mut self, top: ObjectId, range: PageRange) {
+        let mut at = range.start;
+        while at < range.end {
+            let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
+            if let Found::Resident { owner, index, .. } = found {
+                self[owner].resident.subtract_wires(PageRange::new(index, index + pages), 1);
+                if owner != top {
+                    self[top].below.subtract(PageRange::new(at, at + pages));
+                }
+            }
+            at += pages;
+        }
+    }
+
+    /// Adds to `list` the pages behind `range` of `top` that the host does not hold. About none of them may a call to the host
+    /// be under way ([`ObjectTable::is_pin_going`]).
+    pub(crate) fn begin_pins(&mut self, top: ObjectId, range: PageRange, list: &mut PinList) {
+        let mut at = range.start;
+        while at < range.end {
+            let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
+            if let Found::Resident { owner, index, extent } = found
+                && extent.pin == Pin::No
+            {
+                self.begin_pin(owner, PageRange::new(index, index + pages), extent.frames, list);
+            }
+            at += pages;
+        }
+    }
+
+    /// Tells whether a call to the host about a page behind `range` of `top` is under way.
+    pub(crate) fn is_pin_going(&self, top: ObjectId, range: PageRange) -> bool {
+        let mut going = false;
+        self.for_each(top, range, |_, found| {
+            going |= matches!(found, Found::Resident { extent, .. } if extent.pin == Pin::Going);
+        });
+        going
+    }
+
+    /// Counts `less` wired entries less on resident pages of `owner`; what the host need not hold any more is added to `last`.
+    pub(super) fn uncount_below(&mut self, owner: ObjectId, pages: PageRange, less: u32, last: &mut PinList) {
+        if less > 0 {
+            self[owner].resident.subtract_wires(pages, less);
+        }
+        let mut at = pages.start;
+        while at < pages.end {
+            match self[owner].resident.first_of(PageRange::new(at, pages.end)) {
+                Ok(extent) => {
+                    let part = PageRange::new(at, at + extent.frames.pages);
+                    if extent.wires == 0 && extent.pin == Pin::Yes {
+                        self.begin_pin(owner, part, extent.frames, last);
+                    }
+                    at = part.end;
+                }
+                Err(gap) => at += gap,
+            }
+        }
+    }
+
+    fn begin_pin(&mut self, owner: ObjectId, pages: PageRange, frames: FrameRun, list: &mut PinList) {
+        self.begin_unheld(owner, pages, list);
+        list.frames.push(frames);
+    }
+
+    /// As `begin_pin`, for pages that the host is not asked about.
+    fn begin_unheld(&mut self, owner: ObjectId, pages: PageRange, list: &mut PinList) {
+        self[owner].resident.set_pin(pages, Pin::Going);
+        self[owner].holds += 1;
+        list.items.push((owner, pages));
+    }
+
+    /// Ends the host's call about the pages of `list`: they are in state `pin` now. Returns those that the host holds for
+    /// nobody, because a copy took their wirings over during the call: it must let them go.
+    ///
+    /// Wired pages that were cut off their object stayed for the wiring's sake only (row P-10), so they end with it.
+    pub(crate) fn finish_pins(&mut self, list: PinList, pin: Pin, frames: &impl Frames) -> PinList {
+        let mut last = PinList::new();
+        for (object, pages) in list.items {
+            let end = self[object].pages;
+            self[object].resident.set_pin(pages, pin);
+            let unwired = pages;
+            #[cfg(test)]
+            let unwired = match self.mutant {
+                Some(crate::planted::Mutant::CopyLeavesPageHeld) => PageRange::new(pages.start, pages.start),
+                _ => unwired,
+            };
+            self.uncount_below(object, unwired, 0, &mut last);
+            if pin == Pin::No && pages.end > end {
+                self[object]
+                    .resident
+                    .remove_unwired(PageRange::new(pages.start.max(end), pages.end), |run| frames.free(run));
+            }
+            self.let_go(object, frames);
+        }
+        last
+    }
+}

@@ -1,0 +1,128 @@
+//! Making the pages of a window resident.
+
+use super::{Found, ObjectId, Objects, PageIn, Pager, Transfer, Window};
+use crate::kern_return::KernReturn;
+use crate::ports::{Frames, OutOfFrames, Ports};
+use crate::units::{FrameRun, PageRange};
+
+/// Pages in the larger of the two page sizes.
+pub(crate) const BLOCK_PAGES: u64 = 512;
+
+/// Why a page can't be had at once.
+#[derive(Debug)]
+pub(crate) enum Obstacle {
+    /// The pager has been asked; await it.
+    PageIn(PageIn),
+    /// Somebody else awaits the pager for this page.
+    Paging,
+    /// Somebody has wired what is to be copied: the copy must be held by the host before it takes its place.
+    Transfer(Transfer),
+    /// It can't be had.
+    Failed(KernReturn),
+}
+
+impl From<OutOfFrames> for Obstacle {
+    fn from(_: OutOfFrames) -> Self {
+        Self::Failed(KernReturn::ResourceShortage)
+    }
+}
+
+impl<P: Ports> Objects<P> {
+    /// Makes the window's pages resident from its start on: of their own, if they are to be written. Returns how many are, and
+    /// what is in the way of the others.
+    ///
+    /// A window that is to be written must not need a copy any more. Pages that got a frame stay resident whatever
+    /// happens to the others (row F-06).
+    pub(crate) fn populate(&mut self, frames: &P::Frames, window: &Window, write: bool) -> (u64, Option<Obstacle>) {
+        let mut at = window.indices.start;
+        while at < window.indices.end {
+            let rest = PageRange::new(at, window.indices.end);
+            let (pages, found) = self.table.look(window.object, rest);
+            let part = PageRange::new(at, at + pages);
+            let step = match found {
+                Found::Resident { owner, extent, .. } if write && owner != window.object => {
+                    self.copy_up(frames, window, part, extent.frames)
+                }
+                Found::Resident { .. } => Ok(pages),
+                Found::Absent { root, index } => self.bring(frames, window, part, root, index),
+                Found::Failed(code) => Err(Obstacle::Failed(code)),
+            };
+            match step {
+                Ok(pages) => at += pages,
+                Err(obstacle) => return (at - window.indices.start, Some(obstacle)),
+            }
+        }
+        (window.indices.len(), None)
+    }
+
+    /// Brings absent pages in; returns how many from the start of `part` are resident then.
+    fn bring(
+        &mut self,
+        frames: &P::Frames,
+        window: &Window,
+        part: PageRange,
+        root: ObjectId,
+        index: u64,
+    ) -> Result<u64, Obstacle> {
+        match self.table[root].pager {
+            Pager::Ram if window.is_large => self.fill_blocks(frames, window, part),
+            Pager::Ram => {
+                let fresh = frames.allocate(next_request(window.page_of(part.start), part.len()))?;
+                self.table[window.object].resident.insert(part.start, fresh.run, fresh.dirty);
+                Ok(fresh.run.pages)
+            }
+            Pager::File(_) => {
+                let page_in = self.table.begin_page_in(root, index);
+                Err(page_in.map_or(Obstacle::Paging, Obstacle::PageIn))
+            }
+        }
+    }
+
+    /// Gives the whole 2 MiB blocks that `part` of the window's object lies in, all of them absent, zero frames that are as
+    /// aligned: as many blocks as there are in one run. Returns how many pages are resident from the start of `part` on.
+    fn fill_blocks(&mut self, frames: &P::Frames, window: &Window, part: PageRange) -> Result<u64, Obstacle> {
+        let ahead = window.page_of(part.start) % BLOCK_PAGES;
+        let first = part.start - ahead;
+        let fresh = frames.allocate((ahead + part.len()).next_multiple_of(BLOCK_PAGES))?;
+        let whole = FrameRun::new(fresh.run.first, fresh.run.pages - fresh.run.pages % BLOCK_PAGES);
+        if whole.pages == 0 || !whole.first.is_multiple_of(BLOCK_PAGES) {
+            frames.free(fresh.run);
+            return Err(OutOfFrames.into());
+        }
+        frames.free(FrameRun::new(whole.end(), fresh.run.pages - whole.pages));
+        self.table[window.object].resident.insert(first, whole, fresh.dirty);
+        Ok((first + whole.pages).min(part.end) - part.start)
+    }
+}
+
+/// Returns how many frames to ask for at virtual page `page` when `missing` are absent from there on.
+///
+/// A run that reaches over a whole 2 MiB block of addresses is asked for in three parts, so that the
+/// block's frames can be aligned as its addresses are.
+fn next_request(page: u64, missing: u64) -> u64 {
+    let head = page.next_multiple_of(BLOCK_PAGES) - page;
+    if missing < head + BLOCK_PAGES {
+        missing
+    } else if head > 0 {
+        head
+    } else {
+        missing - missing % BLOCK_PAGES
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::next_request;
+
+    #[test]
+    fn next_request_whole_block_within_is_asked_for_aligned() {
+        assert_eq!(next_request(0, 1), 1);
+        assert_eq!(next_request(0, 511), 511);
+        assert_eq!(next_request(0, 512), 512);
+        assert_eq!(next_request(0, 1500), 1024);
+        assert_eq!(next_request(3, 509), 509);
+        assert_eq!(next_request(3, 1020), 1020, "no whole block");
+        assert_eq!(next_request(3, 1021), 509, "the head before the block");
+        assert_eq!(next_request(512, 0), 0);
+    }
+}

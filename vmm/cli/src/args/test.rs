@@ -1,0 +1,98 @@
+use super::{ArgsError, Bench, BenchArgs, Cli, Command, On, ScriptSource, parse};
+use clap::CommandFactory;
+use std::io::Write;
+
+fn line(text: &str) -> Result<Command, String> {
+    let words = std::iter::once("wirevm").chain(text.split_whitespace()).map(Into::into);
+    parse(words).map(|cli| cli.command).map_err(|error| error.to_string())
+}
+
+fn wrong(text: &str) -> String {
+    let error = line(text).expect_err(text);
+    assert!(!error.contains('\n'), "{text}: {error}");
+    error
+}
+
+#[test]
+fn definition_of_the_command_line_holds_together() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn run_takes_every_option() {
+    let command = line(
+        "run --kernel k --script s --memory size=64M,file=f,durability=shared --wire-quota 8M --timeout 2.5 \
+         --on-storage-error latch --on kvm -vv",
+    );
+    let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
+    assert_eq!(args.output.verbose, 2);
+    let (options, source) = args.resolve().expect("valid");
+    assert_eq!(source, ScriptSource::File("s".into()));
+    assert_eq!(options.wire_quota_bytes, Some(8 << 20));
+    assert_eq!(options.memory.file, Some("f".into()));
+    assert_eq!(options.timeout.map(|limit| limit.as_millis()), Some(2500));
+}
+
+#[test]
+fn script_of_run_comes_from_the_line_then_the_file_then_the_demo() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"script = '-'").expect("written");
+    let source = |text: &str| match line(text) {
+        Ok(Command::Run(args)) => args.resolve().expect("valid").1,
+        other => panic!("{other:?}"),
+    };
+    let config = format!("run --config {}", file.path().display());
+    assert_eq!(source("run"), ScriptSource::Demo);
+    assert_eq!(source(&config), ScriptSource::Stdin);
+    assert_eq!(source(&format!("{config} --script x")), ScriptSource::File("x".into()));
+}
+
+#[test]
+fn host_of_the_line_wins_over_the_file_and_commands_without_a_script_take_none() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"on = 'hosted'").expect("written");
+    let config = format!("--config {}", file.path().display());
+    let on = |text: &str| match line(text) {
+        Ok(Command::Run(args)) => args.resolve().expect("valid").0.on,
+        Ok(Command::Script(args)) => args.resolve().expect("valid").on,
+        Ok(Command::Doctor(args)) => args.resolve().expect("valid").on,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((on("run"), on("run --on all")), (On::Kvm, On::All));
+    assert_eq!((on(&format!("run {config}")), on(&format!("script - {config}"))), (On::Hosted, On::Hosted));
+    assert_eq!(on(&format!("script - {config} --on fake")), On::Fake);
+    assert_eq!(on(&format!("doctor {config}")), On::Kvm);
+    assert!(wrong("run --on xen").contains("[possible values: kvm, hosted, fake, all]"));
+}
+
+#[test]
+fn other_commands_take_theirs() {
+    assert!(matches!(line("script - --memory 64M --json"), Ok(Command::Script(args)) if args.output.json));
+    assert!(matches!(line("doctor --memory 64M --json -v"), Ok(Command::Doctor(args)) if args.memory.is_some()));
+    let bench = line("bench boot --json");
+    assert!(matches!(bench, Ok(Command::Bench(BenchArgs { what: Bench::Boot(_) }))), "{bench:?}");
+}
+
+#[test]
+fn mistakes_are_one_sentence() {
+    assert!(wrong("run --memroy 64M").contains("unexpected argument '--memroy' found; tip:"));
+    let key = wrong("run --memory sise=1M");
+    assert!(key.ends_with("unknown key 'sise'; the keys are size, file and durability"), "{key}");
+    assert!(wrong("run -v -q").contains("cannot be used with"));
+    assert!(wrong("run --json --quiet").contains("cannot be used with"));
+    assert!(wrong("script").contains("required arguments were not provided: <FILE>"));
+    assert!(wrong("run --on-storage-error panic").contains("[possible values: stop, latch]"));
+    assert!(wrong("run --wire-quota 5X").contains("'X' is not a size suffix"));
+    assert!(wrong("").starts_with("nothing to do"));
+    assert!(wrong("bench").starts_with("nothing to do"));
+}
+
+#[test]
+fn help_groups_options_and_lists_exit_codes() {
+    let words = ["wirevm", "run", "--help"].map(Into::into);
+    let Err(ArgsError::Asked(help)) = parse(words) else { panic!("no help") };
+    let help = help.to_string();
+    for part in ["\nMachine:\n", "\nLimits:\n", "\nOutput:\n", "\n  15  script syntax wrong", "--wire-quota <SIZE>"] {
+        assert!(help.contains(part), "{part} is not in\n{help}");
+    }
+}
