@@ -4,6 +4,7 @@
 pub mod binary;
 pub mod examples;
 pub mod image;
+pub mod model;
 pub mod needs;
 pub mod suite;
 
