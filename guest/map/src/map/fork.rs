@@ -5,9 +5,9 @@ use alloc::sync::Arc;
 
 use super::obstacle::Work;
 use super::{MapState, Step, VmMap};
-use crate::entry::{EntryKind, Inheritance, MapEntry};
+use crate::entry::{Inheritance, MapEntry};
 use crate::kern_return::KernReturn;
-use crate::objects::{BLOCK_PAGES, Found, ObjectId, Objects, Obstacle, Pager, SpaceId, VmObject};
+use crate::objects::{Found, ObjectId, Objects, Obstacle, Pager, SpaceId, VmObject};
 use crate::ports::{Frames, OutOfFrames, Pmap, Ports};
 use crate::units::{FrameRun, PageRange, Prot};
 use crate::wait::Wait;
@@ -206,11 +206,7 @@ impl MapEntry {
         let is_shared = table[object].is_external() || !table.is_unshared_but_for(object, child);
         let may_be_written = !self.needs_copy && is_shared;
         let keeps_its_pages = self.wired_count > 0 && self.prot.contains(Prot::WRITE);
-        if keeps_its_pages || may_be_written || self.kind == EntryKind::LargePages {
-            Copying::Eager
-        } else {
-            Copying::Lazy
-        }
+        if keeps_its_pages || may_be_written { Copying::Eager } else { Copying::Lazy }
     }
 
     /// Returns a new object with copies of all that the entry shows; where a file's pages are absent it shows the file.
@@ -221,14 +217,16 @@ impl MapEntry {
         let copy = if objects.table[root].is_external() {
             objects.table.add_shadow(root, below)
         } else {
-            objects.table.add(VmObject::new(Pager::Ram, self.pages))
+            // What lies past the end of the original lies past the end of the copy.
+            let pages = self.pages.min(objects.table[root].pages.saturating_sub(below.start));
+            objects.table.add(VmObject::new(Pager::Ram, pages))
         };
         let mut at = indices.start;
         while at < indices.end {
             let (pages, found) = objects.table.look(top, PageRange::new(at, indices.end));
             let copied = match found {
                 Found::Resident { extent, .. } => {
-                    match self.copy_run(objects, frames, copy, at - indices.start, extent.frames) {
+                    match copy_run(objects, frames, copy, at - indices.start, extent.frames) {
                         Ok(copied) => copied,
                         Err(error) => {
                             objects.table.settle(copy, frames);
@@ -242,26 +240,20 @@ impl MapEntry {
         }
         Ok(copy)
     }
+}
 
-    /// Copies the first frames of `from` to page `index` of `copy` on; returns how many.
-    fn copy_run<P: Ports>(
-        &self,
-        objects: &mut Objects<P>,
-        frames: &P::Frames,
-        copy: ObjectId,
-        index: u64,
-        from: FrameRun,
-    ) -> Result<u64, OutOfFrames> {
-        let is_large = self.kind == EntryKind::LargePages;
-        let fresh = frames.allocate(if is_large { BLOCK_PAGES } else { from.pages })?;
-        if is_large && (fresh.run.pages < BLOCK_PAGES || !fresh.run.first.is_multiple_of(BLOCK_PAGES)) {
-            frames.free(fresh.run);
-            return Err(OutOfFrames);
-        }
-        for offset in 0..fresh.run.pages {
-            frames.copy(from.first + offset, fresh.run.first + offset);
-        }
-        objects.table[copy].resident.insert(index, fresh.run, true);
-        Ok(fresh.run.pages)
+/// Copies the first frames of `from` to page `index` of `copy` on; returns how many.
+fn copy_run<P: Ports>(
+    objects: &mut Objects<P>,
+    frames: &P::Frames,
+    copy: ObjectId,
+    index: u64,
+    from: FrameRun,
+) -> Result<u64, OutOfFrames> {
+    let fresh = frames.allocate(from.pages)?;
+    for offset in 0..fresh.run.pages {
+        frames.copy(from.first + offset, fresh.run.first + offset);
     }
+    objects.table[copy].resident.insert(index, fresh.run, true);
+    Ok(fresh.run.pages)
 }

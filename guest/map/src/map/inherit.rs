@@ -12,7 +12,7 @@ impl<P: Ports> VmMap<P> {
     /// nothing that the operation does (rows N3, T-07). A size of 0 does nothing.
     ///
     /// # Errors
-    /// [`KernReturn::InvalidArgument`]: address and size wrap; or the range ends within a large page; or large pages are to be
+    /// [`KernReturn::InvalidArgument`]: address and size wrap; or an end of the range lies within a large page; or large pages are to be
     /// copied.
     ///
     /// # Partial effects

@@ -23,7 +23,7 @@ impl<P: Ports> VmMap<P> {
     /// changes nothing.
     ///
     /// # Errors
-    /// - [`KernReturn::InvalidArgument`]: address and size wrap; or the range ends within a large page.
+    /// - [`KernReturn::InvalidArgument`]: address and size wrap; or an end of the range lies within a large page.
     /// - [`KernReturn::InvalidAddress`]: a page of the range is not allocated.
     /// - [`KernReturn::ProtectionFailure`]: an entry's maximum does not permit the protection.
     /// - [`KernReturn::ResourceShortage`]: wired pages must be copied, and guest memory is used up or the host can't hold the

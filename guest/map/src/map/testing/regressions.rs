@@ -298,3 +298,19 @@ fn brk_that_lost_its_place_to_another_while_it_wired_leaves_no_hole() {
     assert_eq!(bed.settled(pages), 2);
     assert_eq!((block_on(bed.machine.map.brk(8 << PAGE_SHIFT)), bed.wired_by_host()), (heap, 6));
 }
+
+#[test]
+fn fork_that_copies_now_keeps_the_end_of_the_object() {
+    let bed = Bed::new();
+    let object = bed.machine.vm.anonymous_object(2);
+    let (place, pages) = (Placement::Fixed(bed.at(0)), PageRange::new(0, 4));
+    let mapped = block_on(bed.machine.map.map_object(place, &object, pages, MapMode::Shared, Prot::DEFAULT));
+    assert_eq!((mapped, bed.write(1, 7)), (Ok(bed.at(0)), Ok(())));
+    assert_eq!(block_on(bed.machine.map.inherit(bed.at(0), 4 << PAGE_SHIFT, Inheritance::Copy)), Ok(()));
+    let child = fork(&bed);
+    let mut byte = [0];
+    assert_eq!(block_on(bed.machine.read_in(&child, bed.at(1), &mut byte)), Ok(()));
+    assert_eq!(byte, [7]);
+    assert_eq!(block_on(bed.machine.read_in(&child, bed.at(2), &mut byte)), Err(KernReturn::OutOfBounds));
+    assert_eq!(bed.machine.check_quiet_with(&[&child]), Ok(()));
+}
