@@ -26,4 +26,19 @@ pub trait GuestMemory: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`BackingLostError`] when part of it is gone; the bytes in front of it may have been written.
     fn write(&self, range: RamRange, bytes: &[u8]) -> Result<(), BackingLostError>;
+
+    /// Loads the word at `offset` bytes (a multiple of 8) from the start of a range of pages, as one access that the guest's
+    /// stores come before or after, with acquire order.
+    ///
+    /// # Errors
+    /// [`BackingLostError`] when the word is not in the range. Where its memory is gone the process ends by SIGBUS, which
+    /// its handler names: look with [`GuestMemory::read`] first where that matters.
+    fn load_word(&self, range: RamRange, offset: u64) -> Result<u64, BackingLostError>;
+
+    /// Stores the word at `offset` bytes (a multiple of 8) from the start of a range of pages, as one access that the guest
+    /// sees whole, with release order.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::load_word`].
+    fn store_word(&self, range: RamRange, offset: u64, word: u64) -> Result<(), BackingLostError>;
 }

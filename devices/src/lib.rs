@@ -1,6 +1,7 @@
 //! The host side of the contract: hypercalls, pins, syncs, the RAM file, serial, exit. Knows nothing of KVM.
 
 pub mod bus;
+pub mod completion;
 pub mod durability;
 pub mod guest_memory;
 pub mod hypercall;
@@ -10,7 +11,9 @@ mod log_limit;
 pub mod page_run;
 pub mod pin;
 pub mod ramfile;
+mod run_set;
 pub mod serial;
+pub mod store;
 pub mod sync;
 mod sys;
 pub mod view;

@@ -12,6 +12,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr;
 
@@ -103,9 +104,23 @@ fn pointer(range: AddressRange) -> *mut c_void {
 
 /// Allocates blocks for the first `bytes` bytes of the file and sets its size.
 pub(crate) fn fallocate(file: &File, bytes: u64) -> io::Result<()> {
-    let bytes = signed(bytes)?;
+    fallocate_range(file, 0, 0, bytes)
+}
+
+/// Allocates blocks for a file range, and makes the file as long as it needs.
+pub(crate) fn allocate_range(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    fallocate_range(file, 0, offset, bytes)
+}
+
+/// Gives the blocks of a file range back; it reads as zeros then. The file keeps its size.
+pub(crate) fn punch_hole(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    fallocate_range(file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, offset, bytes)
+}
+
+fn fallocate_range(file: &File, mode: c_int, offset: u64, bytes: u64) -> io::Result<()> {
+    let (offset, bytes) = (signed(offset)?, signed(bytes)?);
     // SAFETY: the descriptor is open for the call; the other arguments are integers.
-    check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) })
+    check(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, bytes) })
 }
 
 /// Asks the kernel to drop the file's clean pages from its cache.
@@ -186,8 +201,17 @@ fn inode_flags(file: &File) -> io::Result<c_int> {
 
 /// Takes a write lock on the whole file for its open file description; false when another holds one.
 pub(crate) fn try_lock_whole(file: &File) -> io::Result<bool> {
+    try_lock(file, libc::F_WRLCK)
+}
+
+/// Takes a read lock on the whole file for its open file description; false when another holds a write lock.
+pub(crate) fn try_share_whole(file: &File) -> io::Result<bool> {
+    try_lock(file, libc::F_RDLCK)
+}
+
+fn try_lock(file: &File, kind: c_int) -> io::Result<bool> {
     let lock = libc::flock {
-        l_type: libc::F_WRLCK.try_into().unwrap_or_default(),
+        l_type: kind.try_into().unwrap_or_default(),
         l_whence: libc::SEEK_SET.try_into().unwrap_or_default(),
         l_start: 0,
         l_len: 0,
@@ -199,6 +223,12 @@ pub(crate) fn try_lock_whole(file: &File) -> io::Result<bool> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Opens a new description of the same file for reading and writing, whatever became of its name.
+pub(crate) fn reopen(file: &File) -> io::Result<File> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(link)
 }
 
 /// Tells whether the description is open for reading and writing.
@@ -240,8 +270,18 @@ pub(crate) fn advise_no_dump(range: AddressRange) -> io::Result<()> {
 
 /// Faults the range in for reading; a page that cannot be had is an error, not a signal.
 pub(crate) fn populate_read(range: AddressRange) -> io::Result<()> {
+    populate(range, libc::MADV_POPULATE_READ)
+}
+
+/// Faults the range in for writing, which dirties every page of a shared mapping and stores nothing: whoever stores to the
+/// pages meanwhile loses nothing. A page that cannot be had is an error, not a signal. The mapping must be writable.
+pub(crate) fn populate_write(range: AddressRange) -> io::Result<()> {
+    populate(range, libc::MADV_POPULATE_WRITE)
+}
+
+fn populate(range: AddressRange, advice: c_int) -> io::Result<()> {
     loop {
-        match advise(range, libc::MADV_POPULATE_READ) {
+        match advise(range, advice) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
@@ -271,6 +311,14 @@ pub(crate) fn start_writeback(file: &File, offset: u64, bytes: u64) -> io::Resul
     sync_file_range(file, offset, bytes, libc::SYNC_FILE_RANGE_WRITE)
 }
 
+/// Writes a file range's dirty pages out, those too that were dirtied again while they were being written, and waits for
+/// them, without making them stable. Reports any error of the whole file that this description has not reported yet.
+pub(crate) fn finish_writeback(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    // With all three flags, and only then, the kernel skips no page that is busy (WB_SYNC_ALL).
+    let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    sync_file_range(file, offset, bytes, all)
+}
+
 /// Waits for writeback under way in a file range and reports any error of the whole file that this
 /// description has not reported yet.
 pub(crate) fn poll_writeback_error(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
@@ -281,6 +329,14 @@ fn sync_file_range(file: &File, offset: u64, bytes: u64, flags: c_uint) -> io::R
     let (offset, bytes) = (signed(offset)?, signed(bytes)?);
     // SAFETY: the descriptor is open for the call; the other arguments are integers.
     check(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, flags) })
+}
+
+/// Keeps the calling thread, when it wakes, from taking a processor from a thread that runs. It still gets an idle one at once
+/// and its share of a busy one.
+pub(crate) fn wake_without_preempting() -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the local; 0 is the calling thread.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, ptr::from_ref(&parameter)) })
 }
 
 /// Tells for each page of the range whether it is in memory (bit 0).

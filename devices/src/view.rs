@@ -25,6 +25,9 @@ pub enum ViewError {
     /// The RAM file could not be opened a second time.
     #[error("cannot open the RAM file again for a view of it")]
     Reopen(#[source] RamFileError),
+    /// A view's file could not be opened once more.
+    #[error("cannot open the file of a view again")]
+    ReopenView(#[source] io::Error),
     /// The image does not fit this process's address space.
     #[error("a view of {bytes} bytes does not fit the address space")]
     TooLarge {
@@ -69,8 +72,16 @@ pub enum ViewError {
 pub struct View {
     region: MmapRegion<()>,
     file: Arc<File>,
+    image: Image,
+}
+
+/// Where the RAM image lies in its file.
+#[derive(Clone, Copy, Debug)]
+struct Image {
     data_offset: u64,
     pages: u64,
+    /// False for a memfd.
+    is_file: bool,
 }
 
 impl AddressRange {
@@ -113,18 +124,31 @@ impl View {
     /// # Errors
     /// [`ViewError`] when the file can't be opened again, mapped, or advised.
     pub fn new(ram: &RamFile) -> Result<Self, ViewError> {
-        let bytes = ram.size_bytes();
+        let file = ram.reopen().map_err(ViewError::Reopen)?;
+        let image = Image { data_offset: ram.data_offset(), pages: ram.pages(), is_file: ram.is_file() };
+        Self::map(file, image, libc::PROT_READ)
+    }
+
+    /// Maps the same image anew through another description, for dirtying pages without storing to them. Short-lived: it
+    /// is the one kind of view that is writable.
+    pub(crate) fn fresh_writable(&self) -> Result<Self, ViewError> {
+        let file = sys::reopen(&self.file).map_err(ViewError::ReopenView)?;
+        Self::map(file, self.image, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn map(file: File, image: Image, prot: i32) -> Result<Self, ViewError> {
+        let bytes = image.pages.saturating_mul(PAGE_SIZE);
         let size = usize::try_from(bytes).map_err(|_| ViewError::TooLarge { bytes })?;
-        let file = Arc::new(ram.reopen().map_err(ViewError::Reopen)?);
+        let file = Arc::new(file);
         let region = MmapRegionBuilder::new(size)
-            .with_mmap_prot(libc::PROT_READ)
+            .with_mmap_prot(prot)
             .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
-            .with_file_offset(FileOffset::from_arc(Arc::clone(&file), ram.data_offset()))
+            .with_file_offset(FileOffset::from_arc(Arc::clone(&file), image.data_offset))
             .build()
             .map_err(|source| ViewError::Map { bytes, source })?;
-        let view = Self { region, file, data_offset: ram.data_offset(), pages: ram.pages() };
+        let view = Self { region, file, image };
         let refused = |advice| move |source| ViewError::Advice { advice, bytes, source };
-        if ram.is_file() {
+        if image.is_file {
             sys::advise_random(view.addresses()).map_err(refused("random"))?;
         }
         sys::advise_no_dump(view.addresses()).map_err(refused("no dump"))?;
@@ -142,8 +166,8 @@ impl View {
     /// # Errors
     /// [`ViewError::Outside`] when the run ends past the image.
     pub fn addresses_of(&self, run: PageRun) -> Result<AddressRange, ViewError> {
-        let outside = || ViewError::Outside { run, ram_pages: self.pages };
-        if run.end() > self.pages {
+        let outside = || ViewError::Outside { run, ram_pages: self.image.pages };
+        if run.end() > self.image.pages {
             return Err(outside());
         }
         let offset = usize::try_from(run.first() * PAGE_SIZE).map_err(|_| outside())?;
@@ -156,10 +180,10 @@ impl View {
     /// # Errors
     /// [`ViewError::Outside`] when the run ends past the image.
     pub fn file_range(&self, run: PageRun) -> Result<(u64, u64), ViewError> {
-        if run.end() > self.pages {
-            return Err(ViewError::Outside { run, ram_pages: self.pages });
+        if run.end() > self.image.pages {
+            return Err(ViewError::Outside { run, ram_pages: self.image.pages });
         }
-        Ok((self.data_offset + run.first() * PAGE_SIZE, run.pages() * PAGE_SIZE))
+        Ok((self.image.data_offset + run.first() * PAGE_SIZE, run.pages() * PAGE_SIZE))
     }
 
     /// Returns the view's own open file description.
@@ -171,6 +195,6 @@ impl View {
     /// Returns the number of RAM pages in the view.
     #[must_use]
     pub const fn pages(&self) -> u64 {
-        self.pages
+        self.image.pages
     }
 }

@@ -16,7 +16,8 @@ use std::process::ExitCode;
 use folder::{RAM_BYTES, durable_folder, lacks_durable_folder};
 use wirevm_devices::durability::Durability;
 use wirevm_devices::ramfile::{
-    ExtentsError, FileSystemError, HEADER_BYTES, PreviousEnd, RamFile, RamFileError, RamState, SuperblockError,
+    ExtentsError, FileSystemError, HEADER_BYTES, PreviousEnd, RamFile, RamFileError, RamFileView, RamState,
+    SuperblockError,
 };
 
 fn names(folder: &Path) -> Vec<String> {
@@ -58,14 +59,21 @@ fn set_state_is_what_the_next_open_reports() {
     made(&path);
     let failed = RamState::Failed { errno: 5, first_page: Some(77) };
     let mut expected = PreviousEnd::Fresh;
-    for state in [RamState::Open, RamState::Clean, RamState::Open, failed, RamState::Clean] {
+    for state in [RamState::Open, RamState::Clean, RamState::Open, failed, RamState::Open, RamState::Clean] {
         let ram = RamFile::open(&path, Some(RAM_BYTES)).expect("a good file");
         assert_eq!(ram.previous_end(), expected);
         assert_eq!(ram.is_zero(), expected == PreviousEnd::Fresh);
         ram.set_state(state).expect("recorded");
         expected = state.into();
     }
-    assert_eq!(RamFile::open(&path, None).expect("a good file").previous_end(), PreviousEnd::Clean);
+    let ram = RamFile::open(&path, None).expect("a good file");
+    assert_eq!(ram.previous_end(), PreviousEnd::Clean);
+    for state in [RamState::Open, failed, RamState::Clean] {
+        ram.set_state(state).expect("recorded");
+    }
+    drop(ram);
+    let end = RamFile::open(&path, None).expect("a good file").previous_end();
+    assert_eq!(end, failed.into(), "whoever closes the file may not have heard of it");
 }
 
 fn set_state_torn_copy_leaves_the_state_before_it() {
@@ -281,6 +289,32 @@ fn create_or_open_makes_once_then_opens_what_fits() {
     assert!(matches!(error, RamFileError::OtherDurability { .. }), "{error:?}");
 }
 
+fn view_shows_header_and_pages_and_changes_nothing() {
+    let folder = durable_folder();
+    let path = folder.path().join("guest.ram");
+    let ram = RamFile::create(&path, RAM_BYTES, Durability::Shared).expect("a RAM file");
+    assert!(matches!(RamFileView::open(&path), Err(RamFileError::InUse { .. })));
+    ram.file().write_all_at(&[0x5a; 4096], ram.data_offset() + 3 * 4096).expect("written");
+    let failed = RamState::Failed { errno: 5, first_page: Some(3) };
+    ram.set_state(failed).expect("recorded");
+    drop(ram);
+    let before = fs::read(&path).expect("contents");
+    let view = RamFileView::open(&path).expect("nobody uses it");
+    assert_eq!((view.state(), view.pages(), view.durability()), (failed, 1024, Durability::Shared));
+    assert_eq!((view.size_bytes(), view.data_offset()), (RAM_BYTES, HEADER_BYTES));
+    assert_eq!(view.page(2).expect("readable"), Some([0; 4096]));
+    assert_eq!(view.page(3).expect("readable"), Some([0x5a; 4096]));
+    assert_eq!((view.page(1024).expect("no error"), view.page(u64::MAX).expect("no error")), (None, None));
+    let second = RamFileView::open(&path).expect("several can look");
+    assert_eq!(second.generation(), view.generation());
+    assert!(matches!(refusal(&path), RamFileError::InUse { .. }), "no machine starts under somebody who looks");
+    drop((view, second));
+    assert_eq!(fs::read(&path).expect("contents"), before);
+    drop(RamFile::open(&path, None).expect("nobody looks any more"));
+    File::options().write(true).open(&path).and_then(|file| file.set_len(HEADER_BYTES)).expect("cut");
+    assert!(matches!(RamFileView::open(&path), Err(RamFileError::Length { .. })));
+}
+
 fn main() -> ExitCode {
     let durable = lacks_durable_folder;
     suite::run([
@@ -316,6 +350,7 @@ fn main() -> ExitCode {
         ("memfd_size_is_sealed_and_it_has_no_header", None, memfd_size_is_sealed_and_it_has_no_header),
         ("is_intact_file_cut_short_is_noticed", durable(), is_intact_file_cut_short_is_noticed),
         ("requests_that_no_ram_file_can_meet_are_refused", durable(), requests_that_no_ram_file_can_meet_are_refused),
+        ("view_shows_header_and_pages_and_changes_nothing", durable(), view_shows_header_and_pages_and_changes_nothing),
         ("create_or_open_makes_once_then_opens_what_fits", durable(), create_or_open_makes_once_then_opens_what_fits),
     ])
 }

@@ -8,14 +8,15 @@ mod machine;
 mod suite;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use folder::{RAM_BYTES, durable_folder, lacks_durable_folder};
 use machine::{MAP_ENTRIES, Machine, RAM_PAGES, range};
 use wirevm_abi::{RamRange, Status};
 use wirevm_devices::durability::Durability;
 use wirevm_devices::ramfile::{FileSystemKind, PreviousEnd, RamFile, RamState, durable_file_system};
-use wirevm_devices::sync::{SyncConfig, SyncService, Wait};
+use wirevm_devices::sync::{RangeResult, SyncConfig, SyncService};
 
 fn start(ram: &RamFile) -> SyncService {
     SyncService::start(ram, SyncConfig::default(), |error| panic!("storage is good: {error}")).expect("a service")
@@ -45,15 +46,16 @@ fn submit_makes_exactly_the_asked_pages_clean() {
     machine.store(range(0, 8), 0xaa);
     machine.store(range(500, 2), 0xbb);
     assert_eq!(dirty(&machine, range(0, RAM_PAGES)), 10);
-    assert_eq!(syncs.submit(&[range(2, 3)], Wait::Wait), [Status::OK]);
+    assert_eq!(syncs.submit_and_wait(&[range(2, 3)]), [Status::OK]);
     let left = [range(0, 2), range(2, 3), range(5, 3), range(500, 2)].map(|range| dirty(&machine, range));
     assert_eq!(left, [2, 0, 3, 2], "a sync must write its range and nothing else");
-    let answers = syncs.submit(&[range(501, 1), range(0, 2), range(0, 4), range(7, 1)], Wait::Wait);
+    let answers = syncs.submit_and_wait(&[range(501, 1), range(0, 2), range(0, 4), range(7, 1)]);
     assert_eq!(answers, [Status::OK; 4]);
     let left =
         [range(0, 5), range(5, 2), range(7, 1), range(500, 1), range(501, 1)].map(|range| dirty(&machine, range));
     assert_eq!(left, [0, 2, 0, 1, 0]);
-    assert_eq!(syncs.stats().flushes, 4, "one call for the first request and one a run for the second");
+    let stats = syncs.stats();
+    assert_eq!((stats.requests, stats.runs, stats.flushes), (2, 4, 2), "one flush a request");
     assert_eq!(machine.witness.bytes(501).expect("a page")[0], 0xbb);
 }
 
@@ -63,24 +65,21 @@ fn submit_of_wired_pages_makes_them_clean_and_keeps_them_locked() {
     machine.pins.wire(range(10, 4)).expect("wired");
     machine.store(range(10, 4), 1);
     assert_eq!(dirty(&machine, range(10, 4)), 4);
-    assert_eq!(syncs.submit(&[range(10, 4)], Wait::Wait), [Status::OK]);
+    assert_eq!(syncs.submit_and_wait(&[range(10, 4)]), [Status::OK]);
     assert_eq!(dirty(&machine, range(10, 4)), 0);
     assert_eq!(machine.witness.locked_in(range(10, 4)).expect("/proc"), 4);
 }
 
-fn submit_no_wait_starts_writing_that_ends_by_itself() {
+fn submit_writes_while_the_caller_goes_on_and_answers_when_the_pages_are_clean() {
     let (_folder, machine) = machine();
     let syncs = start(&machine.ram);
     machine.store(range(0, 16), 1);
-    assert_eq!(syncs.submit(&[range(0, 16)], Wait::NoWait), [Status::PENDING]);
-    let began = Instant::now();
-    while dirty(&machine, range(0, 16)) > 0 {
-        assert!(
-            began.elapsed() < Duration::from_secs(3),
-            "nothing was started: the kernel alone would take 5 s or more"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let (sender, results) = mpsc::channel();
+    let answer = move |results: Vec<RangeResult>| sender.send(results).expect("the test listens");
+    syncs.submit(&[range(0, 8), range(8, 8)], Box::new(answer)).expect("accepted");
+    let results = results.recv_timeout(Duration::from_secs(20)).expect("answered");
+    assert!(results.iter().all(|result| result.status == Status::OK), "{results:?}");
+    assert_eq!(dirty(&machine, range(0, 16)), 0);
 }
 
 fn submit_from_many_threads_leaves_each_ones_pages_clean() {
@@ -93,7 +92,7 @@ fn submit_from_many_threads_leaves_each_ones_pages_clean() {
                 for round in 0..50_u64 {
                     let mine = range(thread * 256 + round * 5, 3);
                     machine.store(mine, 1);
-                    assert_eq!(syncs.submit(&[mine], Wait::Wait), [Status::OK]);
+                    assert_eq!(syncs.submit_and_wait(&[mine]), [Status::OK]);
                     assert_eq!(dirty(machine, mine), 0);
                 }
             });
@@ -108,7 +107,7 @@ fn service_without_durability_answers_unsupported() {
     for ram in [file, RamFile::memfd(RAM_BYTES).expect("a memfd")] {
         let syncs = start(&ram);
         assert!(!syncs.is_supported());
-        assert_eq!(syncs.submit(&[range(0, 1)], Wait::Wait), [Status::UNSUPPORTED]);
+        assert_eq!(syncs.submit_and_wait(&[range(0, 1)]), [Status::UNSUPPORTED]);
     }
     let machine = Machine::new(RamFile::memfd(RAM_BYTES).expect("a memfd"), MAP_ENTRIES);
     machine.store(range(0, 1), 1);
@@ -124,7 +123,7 @@ fn ram_synced_and_closed_is_there_when_opened_again() {
     machine.ram.set_state(RamState::Open).expect("recorded");
     let syncs = start(&machine.ram);
     machine.store(range(1000, 24), 0x5a);
-    assert_eq!(syncs.submit(&[range(1000, 24)], Wait::Wait), [Status::OK]);
+    assert_eq!(syncs.submit_and_wait(&[range(1000, 24)]), [Status::OK]);
     drop(syncs);
     machine.ram.set_state(RamState::Clean).expect("recorded");
     drop(machine);
@@ -144,9 +143,9 @@ fn main() -> ExitCode {
             submit_of_wired_pages_makes_them_clean_and_keeps_them_locked,
         ),
         (
-            "submit_no_wait_starts_writing_that_ends_by_itself",
+            "submit_writes_while_the_caller_goes_on_and_answers_when_the_pages_are_clean",
             durable(),
-            submit_no_wait_starts_writing_that_ends_by_itself,
+            submit_writes_while_the_caller_goes_on_and_answers_when_the_pages_are_clean,
         ),
         (
             "submit_from_many_threads_leaves_each_ones_pages_clean",

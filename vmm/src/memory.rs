@@ -14,6 +14,7 @@ use vm_memory::{
 };
 use wirevm_abi::{PAGE_SIZE, RAM_BASE, RamRange};
 use wirevm_devices::guest_memory::{BackingLostError, GuestMemory};
+use wirevm_devices::last_words::{self, Watched};
 use wirevm_devices::ramfile::{RamFile, RamFileError};
 
 /// Setting up guest RAM failed.
@@ -49,6 +50,8 @@ pub struct GuestRam {
     file: Arc<File>,
     data_offset: u64,
     pages: u64,
+    /// Names the page where the memory behind one is gone.
+    _watched: Watched,
 }
 
 impl GuestRam {
@@ -68,9 +71,10 @@ impl GuestRam {
             advise(&region, libc::MADV_RANDOM)?;
         }
         advise(&region, libc::MADV_DONTDUMP)?;
+        let watched = last_words::watch(region.as_ptr().expose_provenance(), region.size());
         let region = GuestRegionMmap::new(region, GuestAddress(RAM_BASE)).ok_or_else(too_large)?;
         let mmap = GuestMemoryMmap::from_regions(vec![region]).map_err(|_| too_large())?;
-        Ok(Self { mmap, file, data_offset: ram.data_offset(), pages: ram.pages() })
+        Ok(Self { mmap, file, data_offset: ram.data_offset(), pages: ram.pages(), _watched: watched })
     }
 
     /// Returns the number of RAM pages.
@@ -102,6 +106,13 @@ impl GuestRam {
     #[must_use]
     pub fn store(&self, address: u64, value: u64) -> Option<()> {
         self.mmap.store(value, GuestAddress(address), Ordering::Release).ok()
+    }
+
+    /// Returns the guest-physical address of a word of a range; `None` outside of it or not aligned.
+    fn word_at(&self, range: RamRange, offset: u64) -> Option<u64> {
+        let bytes = range.pages().checked_mul(PAGE_SIZE)?;
+        let inside = range.end() <= self.pages && offset.is_multiple_of(8) && offset < bytes;
+        inside.then(|| RAM_BASE + range.first() * PAGE_SIZE + offset)
     }
 }
 
@@ -143,6 +154,17 @@ impl GuestMemory for GuestRam {
         }
         Err(lost)
     }
+
+    fn load_word(&self, range: RamRange, offset: u64) -> Result<u64, BackingLostError> {
+        self.word_at(range, offset)
+            .and_then(|address| self.load(address))
+            .ok_or(BackingLostError { page: range.first() })
+    }
+
+    fn store_word(&self, range: RamRange, offset: u64, word: u64) -> Result<(), BackingLostError> {
+        let stored = self.word_at(range, offset).and_then(|address| self.store(address, word));
+        stored.ok_or(BackingLostError { page: range.first() })
+    }
 }
 
 /// Writes bytes to RAM before the guest runs.
@@ -151,4 +173,31 @@ impl GuestMemory for GuestRam {
 /// [`vm_memory::GuestMemoryError`] when the address is not RAM.
 pub fn write_before_boot(ram: &GuestRam, address: u64, bytes: &[u8]) -> Result<(), vm_memory::GuestMemoryError> {
     ram.mmap.write_slice(bytes, GuestAddress(address))
+}
+
+#[cfg(test)]
+mod test {
+    use wirevm_abi::RamRange;
+    use wirevm_devices::guest_memory::GuestMemory;
+    use wirevm_devices::ramfile::RamFile;
+
+    use super::GuestRam;
+
+    #[test]
+    fn words_are_reached_inside_their_range_only() {
+        let ram = GuestRam::map(&RamFile::memfd(2 << 20).expect("a memfd")).expect("a mapping");
+        let range = RamRange::new(510, 2, 512).expect("inside RAM");
+        for offset in [0, 8, 4096, 8184] {
+            ram.store_word(range, offset, offset + 1).expect("inside");
+            assert_eq!(ram.load_word(range, offset), Ok(offset + 1));
+        }
+        let mut bytes = [0; 8];
+        ram.read(RamRange::new(511, 1, 512).expect("inside RAM"), &mut bytes).expect("there");
+        assert_eq!(u64::from_le_bytes(bytes), 4097);
+        let beyond = RamRange::new(511, 2, 513).expect("inside a larger RAM");
+        for (range, offset) in [(range, 8192), (range, 4), (range, u64::MAX - 7), (beyond, 0)] {
+            ram.load_word(range, offset).expect_err("outside");
+            ram.store_word(range, offset, 1).expect_err("outside");
+        }
+    }
 }

@@ -8,15 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::register_signal_handler;
 use wirevm_devices::last_words;
+pub use wirevm_devices::last_words::BACKING_LOST_EXIT_CODE;
 
 /// Made readable by SIGINT and SIGTERM.
 static INTERRUPTED: OnceLock<EventFd> = OnceLock::new();
 
 /// How often the user has asked to end. Whoever asks twice does not want to wait.
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
-
-/// Exit code of a process whose guest RAM is gone; the same as the command line's for that class.
-pub const BACKING_LOST_EXIT_CODE: u8 = 14;
 
 extern "C" fn on_interrupt(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     // Only what is safe in a handler: atomics, write(2) and _exit(2).
@@ -32,13 +30,6 @@ extern "C" fn on_interrupt(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
 #[must_use]
 pub fn is_interrupted() -> bool {
     INTERRUPTS.load(Ordering::Acquire) > 0
-}
-
-extern "C" fn on_bus_error(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
-    last_words::say_and_exit(
-        "wirevm: error: the memory behind guest RAM is gone (SIGBUS): the RAM file was cut short or its storage failed\n",
-        BACKING_LOST_EXIT_CODE,
-    );
 }
 
 /// Takes over SIGINT, SIGTERM and SIGBUS for a program that runs one machine at a time, and returns an event that becomes
@@ -60,6 +51,6 @@ pub fn install() -> io::Result<EventFd> {
     for number in [libc::SIGINT, libc::SIGTERM] {
         register_signal_handler(number, on_interrupt).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     }
-    register_signal_handler(libc::SIGBUS, on_bus_error).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    last_words::catch_bus_errors()?;
     event.try_clone()
 }

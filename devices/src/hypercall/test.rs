@@ -1,7 +1,10 @@
 //! The doorbell, call by call.
 
+mod orders;
+mod pending;
 mod random;
 mod rig;
+mod stores;
 
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
 use wirevm_abi::{Status, VERSION, feature, op};
@@ -10,6 +13,7 @@ use zerocopy::FromZeros;
 use self::rig::{PAGES, QUOTA, Rig, exit, hello, page, run, start, sync, unwire, wire};
 use crate::bus::{PortDevice, Signal};
 use crate::pin::scripted::Asked;
+use crate::sync::scripted::Asked as Flushed;
 
 #[test]
 fn doorbell_before_hello_touches_nothing_and_is_answered_on_the_port() {
@@ -28,7 +32,11 @@ fn doorbell_before_hello_touches_nothing_and_is_answered_on_the_port() {
 
 #[test]
 fn hello_is_answered_with_version_features_and_quota() {
-    for (rig, features) in [(Rig::volatile(), 0), (Rig::greeted(), feature::SYNC)] {
+    for (rig, features) in [
+        (Rig::volatile(), 0),
+        (Rig::greeted(), feature::SYNC | feature::COMPLETIONS),
+        (Rig::durable(1, 1, false), feature::SYNC),
+    ] {
         let (signal, left) = rig.ring(0, page(&[hello(VERSION), wire(1, 2)]));
         assert_eq!((signal, left.header.status()), (Signal::None, Status::OK));
         assert_eq!(left.entries[0].words, [VERSION, features, QUOTA]);
@@ -104,7 +112,7 @@ fn batch_is_carried_out_in_order_and_each_entry_has_its_own_status() {
         (wire(0, 0), Status::INVALID_ARGUMENT),
         (wire(0, QUOTA + 1), Status::QUOTA),
         (CallEntry::new(op::WIRE, op::WIRE_ON_FAULT, [1, 1, 0]), Status::UNSUPPORTED),
-        (CallEntry::new(op::STAT, 0, [0; 3]), Status::UNSUPPORTED),
+        (CallEntry::new(op::STAT, 0, [0; 3]), Status::INVALID_ARGUMENT),
         (sync(2, 2), Status::OK),
         (start(2, 2), Status::PENDING),
         (wire(3, 1), Status::OK),
@@ -137,15 +145,17 @@ fn syncs_that_stand_together_and_wait_alike_are_one_request() {
     }
     let rig = Rig::greeted();
     assert_eq!(rig.call(&[sync(8, 1), sync(0, 1), sync(1, 1)]).1, [Status::OK; 3]);
-    assert_eq!(rig.storage.with(|script| script.flushed.clone()), [run(0, 2), run(8, 9)]);
+    assert_eq!(rig.storage.take_asked(), [Flushed::Write(vec![run(0, 2), run(8, 9)]), Flushed::Flush(run(8, 9))]);
 }
 
 #[test]
 fn sync_that_fails_is_answered_on_its_entries() {
     let rig = Rig::greeted();
     rig.storage.with(|script| script.fail = Some((1, libc::EIO)));
-    let (_, statuses) = rig.call(&[sync(20, 1), sync(0, 1), sync(10, 1), wire(0, 1), start(0, 1)]);
-    assert_eq!(statuses, [Status::POISONED, Status::POISONED, Status::IO_ERROR, Status::OK, Status::POISONED]);
+    let (_, statuses) = rig.call(&[sync(20, 1), sync(0, 1), wire(0, 1), sync(0, 1), start(0, 1)]);
+    let failed = Status::IO_ERROR;
+    assert_eq!(statuses, [failed, failed, Status::OK, Status::POISONED, Status::PENDING]);
+    assert_eq!(rig.completions(1)[0].status, Status::POISONED);
     let volatile = Rig::volatile();
     let (_, statuses) = volatile.call(&[hello(VERSION), sync(0, 1), start(0, 1)]);
     assert_eq!(statuses, [Status::OK, Status::UNSUPPORTED, Status::UNSUPPORTED]);

@@ -10,12 +10,12 @@ mod ledger;
 mod limit;
 mod method;
 mod populate;
-mod run_set;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod service;
 #[cfg(test)]
 mod test;
+mod watch;
 
 pub use self::error::PinError;
 pub use self::faults::{FaultyMethod, LockFaults};

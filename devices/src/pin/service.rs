@@ -1,6 +1,7 @@
 //! The pin service: admission, locking, undoing, and what can't be unlocked yet.
 
 use std::error::Error;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wirevm_abi::RamRange;
@@ -9,9 +10,10 @@ use super::error::PinError;
 use super::ledger::{Ledger, LedgerError};
 use super::limit::{self, Refusal};
 use super::method::{PinMethod, PinMethodError};
-use super::run_set::RunSet;
+use super::watch::StorageWatch;
 use crate::log_limit::LogLimit;
 use crate::page_run::PageRun;
+use crate::run_set::RunSet;
 
 /// Deferred runs that one call tries to release, so that a call's cost stays bounded.
 const RETRIES: usize = 64;
@@ -59,6 +61,8 @@ pub struct PinService {
     map_entry_budget: u64,
     /// Taken before `published`; held while the host locks.
     state: Mutex<State>,
+    /// Asked while `state` is held.
+    watch: StorageWatch,
     published: Mutex<PinStats>,
     refusals: LogLimit,
     deferrals: LogLimit,
@@ -71,6 +75,8 @@ struct State {
     locked: RunSet,
     /// Pages that must be unlocked and are not, or not surely.
     deferred: RunSet,
+    /// Wired pages that were locked when storage had failed already: they may hold an old version of what was stored.
+    doubtful: RunSet,
     /// Page from which the next deferred runs are tried.
     retry_from: u64,
     quota_pages: u64,
@@ -91,18 +97,37 @@ impl PinService {
                 ledger: Ledger::new(),
                 locked: RunSet::default(),
                 deferred: RunSet::default(),
+                doubtful: RunSet::default(),
                 retry_from: 0,
                 quota_pages: config.quota_pages,
                 peak_pages: 0,
                 lock_calls: 0,
                 unlock_calls: 0,
             }),
+            watch: StorageWatch::default(),
             published: Mutex::default(),
             refusals: LogLimit::default(),
             deferrals: LogLimit::default(),
         };
         service.publish(&service.state());
         service
+    }
+
+    /// Watches storage from now on: pages that are locked after it has failed are not [held](Self::is_held), since they may
+    /// have left memory in between. `look` tells of an error once, without waiting for anything but storage, as
+    /// [`crate::sync::RamProbe`] does through a description that nobody else uses.
+    pub fn watch(&self, look: impl FnMut() -> io::Result<()> + Send + 'static) {
+        self.watch.begin(Box::new(look));
+    }
+
+    /// Tells whether every page of a run is wired and has been since storage was good: whatever became of its write to the
+    /// file, memory still holds what the guest stored. For [`crate::sync::WiredOracle`].
+    #[must_use]
+    pub fn is_held(&self, run: PageRun) -> bool {
+        let state = self.state();
+        let deferred = state.deferred.overlap_pages(run);
+        let locked = state.locked.holding(run.first()).is_some_and(|held| held.end() >= run.end());
+        locked && deferred == 0 && state.doubtful.overlap_pages(run) == 0
     }
 
     /// Wires every page of a range once more. See [`PinService::wire_all`].
@@ -175,6 +200,7 @@ impl PinService {
         let edges = state.count_down(ranges)?;
         for edge in &edges {
             state.deferred.insert(*edge);
+            state.doubtful.remove(*edge);
         }
         for edge in edges {
             // Older deferred pages beside it go in the same call.
@@ -192,6 +218,7 @@ impl PinService {
     pub fn release_all(&self) {
         let mut state = self.state();
         state.ledger = Ledger::new();
+        state.doubtful = RunSet::default();
         state.deferred = state.locked.clone();
         if let Some(all) = PageRun::new(0, self.ram_pages)
             && !state.locked.is_empty()
@@ -220,6 +247,17 @@ impl PinService {
     #[must_use]
     pub fn quota_pages(&self) -> u64 {
         self.stats().quota_pages
+    }
+
+    /// Does something to pages while none of them is wired and none can become so; `None`, and nothing is done, when one is.
+    ///
+    /// Calls that wire or unwire wait meanwhile. Pages that nobody wires but the host still holds locked don't count.
+    pub fn while_unwired<T>(&self, range: RamRange, act: impl FnOnce() -> T) -> Option<T> {
+        let state = self.state();
+        // Locked pages are those that are wired and those that are deferred, and none is both.
+        let is_wired = state.locked.overlap_pages(range.into()) > state.deferred.overlap_pages(range.into());
+        // The lock is held until the act is done.
+        (!is_wired).then(act)
     }
 
     /// Returns how often a page is wired.
@@ -291,6 +329,10 @@ impl PinService {
             return Err(sort_error(*edge, locked_pages, source));
         }
         edges.iter().for_each(|run| state.deferred.remove(*run));
+        // Locked first and looked at then: a failure that comes later finds the pages in memory.
+        if !edges.is_empty() && self.watch.has_failed() {
+            edges.iter().for_each(|run| state.doubtful.insert(*run));
+        }
         Ok(())
     }
 

@@ -245,3 +245,28 @@ proptest! {
         assert_eq!(locked(&host), [0; 0]);
     }
 }
+
+#[test]
+fn is_held_wants_every_page_wired_since_storage_was_good() {
+    let (host, pins) = service(PAGES, 100);
+    let (fail, failure) = std::sync::mpsc::channel();
+    pins.watch(move || failure.try_recv().map_or(Ok(()), |errno| Err(std::io::Error::from_raw_os_error(errno))));
+    pins.wire_all(&[range(0, 8), range(20, 4)]).expect("wired");
+    assert!(pins.is_held(run(0, 8)) && pins.is_held(run(20, 24)) && pins.is_held(run(3, 4)));
+    assert!(!pins.is_held(run(0, 9)) && !pins.is_held(run(19, 21)) && !pins.is_held(run(8, 20)));
+    host.with(|script| script.fail_unlock = Some(0));
+    pins.unwire(range(2, 1)).expect("unwired");
+    assert!(!pins.is_held(run(0, 4)), "a page that could not be unlocked yet may go at any time");
+    host.with(|script| script.fail_unlock = None);
+    fail.send(libc::EIO).expect("the look listens");
+    for _ in 0..2 {
+        pins.wire_all(&[range(2, 1), range(8, 2)]).expect("wired");
+        assert!(!pins.is_held(run(2, 3)) && !pins.is_held(run(8, 10)), "what is wired after a failure may be old");
+        assert!(pins.is_held(run(0, 2)) && pins.is_held(run(3, 8)), "what was wired before is not");
+        pins.unwire_all(&[range(2, 1), range(8, 2)]).expect("unwired");
+    }
+    pins.wire(range(0, 8)).expect("once more");
+    assert!(pins.is_held(run(0, 2)), "wiring again does not let go");
+    pins.release_all();
+    assert!(!pins.is_held(run(0, 1)));
+}

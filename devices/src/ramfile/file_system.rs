@@ -99,7 +99,7 @@ pub fn durable_file_system(path: &Path) -> Result<FileSystemKind, FileSystemErro
 }
 
 /// As [`durable_file_system`], for a file or folder that is open; `path` is for the message.
-pub(super) fn durable_kind(file: &File, path: &Path) -> Result<FileSystemKind, FileSystemError> {
+pub(crate) fn durable_kind(file: &File, path: &Path) -> Result<FileSystemKind, FileSystemError> {
     let magic = look(file, path)?.magic;
     FileSystemKind::from_magic(magic.cast_signed()).ok_or_else(|| {
         let (name, why) = describe(magic);
@@ -117,7 +117,7 @@ pub(super) fn require_space(directory: &File, path: &Path, need_bytes: u64) -> R
 }
 
 /// Marks a new, empty file the way its file system needs it to be durable.
-pub(super) fn prepare(kind: FileSystemKind, file: &File, path: &Path) -> Result<(), FileSystemError> {
+pub(crate) fn prepare(kind: FileSystemKind, file: &File, path: &Path) -> Result<(), FileSystemError> {
     if kind == FileSystemKind::BtrfsNoCow {
         sys::set_nocow(file).map_err(|source| FileSystemError::Look { path: path.to_owned(), source })?;
     }
@@ -125,7 +125,7 @@ pub(super) fn prepare(kind: FileSystemKind, file: &File, path: &Path) -> Result<
 }
 
 /// Fails when an existing file is not marked the way its file system needs it to be durable.
-pub(super) fn require_prepared(kind: FileSystemKind, file: &File, path: &Path) -> Result<(), FileSystemError> {
+pub(crate) fn require_prepared(kind: FileSystemKind, file: &File, path: &Path) -> Result<(), FileSystemError> {
     if kind == FileSystemKind::BtrfsNoCow {
         let nocow = sys::is_nocow(file).map_err(|source| FileSystemError::Look { path: path.to_owned(), source })?;
         if !nocow {

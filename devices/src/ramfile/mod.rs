@@ -9,22 +9,25 @@
 //! that this one forks holds the lock too, until it executes another program.
 
 mod create;
+mod discard;
 mod extents;
-mod file_system;
+pub(crate) mod file_system;
+mod inspect;
 mod open;
 mod superblock;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use wirevm_abi::{LARGE_PAGE_SIZE, PAGE_SIZE};
 
+pub use self::discard::RamDiscard;
 pub use self::extents::ExtentsError;
 pub use self::file_system::{FileSystemError, FileSystemKind, durable_file_system};
+pub use self::inspect::RamFileView;
 use self::superblock::{COPIES, COPY_BYTES, Superblock};
 pub use self::superblock::{HEADER_BYTES, LAYOUT_VERSION, RamState, SuperblockError};
 use crate::durability::Durability;
@@ -330,13 +333,7 @@ impl RamFile {
     /// # Errors
     /// [`RamFileError::Io`] when it can't be opened, [`RamFileError::NotReadWrite`] when it is not open for both.
     pub fn reopen(&self) -> Result<File, RamFileError> {
-        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NOCTTY)
-            .open(link)
-            .map_err(|source| self.io("open again", source))?;
+        let file = sys::reopen(&self.file).map_err(|source| self.io("open again", source))?;
         if !sys::is_read_write(&file).map_err(|source| self.io("look at", source))? {
             return Err(RamFileError::NotReadWrite { path: self.path.clone() });
         }
@@ -354,7 +351,8 @@ impl RamFile {
 
     /// Records a state in the header and makes it stable (rule D13); does nothing for a memfd.
     ///
-    /// [`RamState::Clean`] is written only after the whole image was made stable. Blocks until storage answers.
+    /// [`RamState::Clean`] is written only after the whole image was made stable, and not behind [`RamState::Failed`]. Blocks
+    /// until storage answers.
     ///
     /// # Errors
     /// [`RamFileError::Io`] when storage fails.
@@ -367,6 +365,10 @@ impl RamFile {
         };
         let mut header = header.lock().unwrap_or_else(PoisonError::into_inner);
         if state == RamState::Clean {
+            if matches!(header.superblock.state, RamState::Failed { .. }) {
+                // Whoever closes the file may not have heard of it yet: a failure stays until the file is opened again.
+                return Ok(());
+            }
             self.file.sync_data().map_err(|source| self.io("sync", source))?;
         }
         let copy = (header.copy + 1) % COPIES;

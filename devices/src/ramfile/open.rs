@@ -15,16 +15,12 @@ use crate::sys;
 
 /// See [`RamFile::open`].
 pub(super) fn open(path: &Path, expected_bytes: Option<u64>) -> Result<RamFile, RamFileError> {
-    let file = open_regular(path)?;
+    let file = open_regular(path, true)?;
     if !sys::try_lock_whole(&file).map_err(|source| io_error("lock", path, source))? {
         return Err(RamFileError::InUse { path: path.to_owned() });
     }
     let (copy, superblock) = read_header(&file, path)?;
-    let bytes = file_bytes(superblock.ram_bytes);
-    let have_bytes = file.metadata().map_err(|source| io_error("look at", path, source))?.len();
-    if have_bytes != bytes {
-        return Err(RamFileError::Length { path: path.to_owned(), have_bytes, need_bytes: bytes });
-    }
+    check_length(&file, path, &superblock)?;
     if let Some(asked_bytes) = expected_bytes.filter(|asked| *asked != superblock.ram_bytes) {
         let found_bytes = superblock.ram_bytes;
         return Err(RamFileError::OtherSize { path: path.to_owned(), found_bytes, asked_bytes });
@@ -41,12 +37,12 @@ pub(super) fn open(path: &Path, expected_bytes: Option<u64>) -> Result<RamFile, 
     })
 }
 
-fn open_regular(path: &Path) -> Result<File, RamFileError> {
+pub(super) fn open_regular(path: &Path, write: bool) -> Result<File, RamFileError> {
     let not_regular = || RamFileError::NotRegular { path: path.to_owned() };
     // O_NONBLOCK: a pipe or device must not hold us up before we see that it is one.
     let file = OpenOptions::new()
         .read(true)
-        .write(true)
+        .write(write)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
         .map_err(|source| match source.raw_os_error() {
@@ -58,7 +54,7 @@ fn open_regular(path: &Path) -> Result<File, RamFileError> {
 }
 
 /// Reads the superblock that holds and checks what every image must have.
-fn read_header(file: &File, path: &Path) -> Result<(usize, Superblock), RamFileError> {
+pub(super) fn read_header(file: &File, path: &Path) -> Result<(usize, Superblock), RamFileError> {
     let wrong = |source| RamFileError::Superblock { path: path.to_owned(), source };
     let mut copies = [const { Vec::new() }; COPIES];
     for (copy, block) in copies.iter_mut().enumerate() {
@@ -73,6 +69,16 @@ fn read_header(file: &File, path: &Path) -> Result<(usize, Superblock), RamFileE
     }
     check_size(superblock.ram_bytes)?;
     Ok((copy, superblock))
+}
+
+/// Checks that the file is as long as its header says.
+pub(super) fn check_length(file: &File, path: &Path, superblock: &Superblock) -> Result<(), RamFileError> {
+    let need_bytes = file_bytes(superblock.ram_bytes);
+    let have_bytes = file.metadata().map_err(|source| io_error("look at", path, source))?.len();
+    if have_bytes == need_bytes {
+        return Ok(());
+    }
+    Err(RamFileError::Length { path: path.to_owned(), have_bytes, need_bytes })
 }
 
 /// Reads one copy; a file that ends before it gives fewer bytes.
@@ -104,6 +110,6 @@ fn check_blocks(file: &File, path: &Path, superblock: &Superblock) -> Result<(),
     }
 }
 
-fn io_error(operation: &'static str, path: &Path, source: io::Error) -> RamFileError {
+pub(super) fn io_error(operation: &'static str, path: &Path, source: io::Error) -> RamFileError {
     RamFileError::Io { operation, path: path.to_owned(), source }
 }

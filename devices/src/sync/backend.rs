@@ -25,6 +25,9 @@ pub enum SyncStartError {
     /// A worker's view could not be checked.
     #[error("cannot check that a sync worker's view is shared")]
     Check(#[from] WitnessError),
+    /// The file system could not be looked at.
+    #[error("cannot tell which file system the RAM file is on")]
+    FileSystem(#[source] io::Error),
     /// The kernel does not take a worker's view for shared: its syncs would do nothing and report success.
     #[error("the kernel does not take a sync worker's view for a shared mapping")]
     NotShared,
@@ -34,18 +37,33 @@ pub enum SyncStartError {
 }
 
 /// Makes runs of RAM pages stable. Each worker has one of its own.
+///
+/// An error is told once, by whichever call looks next, and may be about any page that this worker or the kernel wrote: a
+/// second call may report success for the same loss.
 pub trait FlushBackend: fmt::Debug + Send {
-    /// Writes a run's dirty pages and returns when they are stable, or are known not to be.
+    /// Writes the dirty pages of all runs, all started before any is awaited. They are not stable yet.
     ///
     /// # Errors
-    /// What storage said. The error is reported once: a second call may report success for the same loss.
-    fn flush(&mut self, run: PageRun) -> io::Result<()>;
+    /// What storage said, of any of them.
+    fn write(&mut self, runs: &[PageRun]) -> io::Result<()>;
 
-    /// Starts writing a run's dirty pages.
+    /// Writes a run's dirty pages and returns when they are stable, or are known not to be. Where
+    /// [`FlushBackend::flushes_what_is_written`], the same holds of everything that [`FlushBackend::write`] wrote before.
     ///
     /// # Errors
     /// What storage said.
-    fn start(&mut self, run: PageRun) -> io::Result<()>;
+    fn flush(&mut self, run: PageRun) -> io::Result<()>;
+
+    /// Makes a run of pages stable whose earlier write may have failed and been forgotten: all of its pages are dirty
+    /// again first, and errors from before are not taken for errors of this write. The run's pages must not have been
+    /// able to leave memory since before the failure, or what is written is not what the guest stored.
+    ///
+    /// # Errors
+    /// What storage said; then nothing is known of the run.
+    fn repair(&mut self, run: PageRun) -> io::Result<()>;
+
+    /// Tells whether one flush makes all that was written stable, whatever its run.
+    fn flushes_what_is_written(&self) -> bool;
 }
 
 /// Tells of write errors anywhere in the RAM file, without writing anything.
@@ -61,6 +79,7 @@ pub trait HealthProbe: fmt::Debug + Send {
 #[derive(Debug)]
 pub struct RamFlush {
     view: View,
+    flushes_what_is_written: bool,
 }
 
 /// Looks at the file's health through a description that nothing else uses (rule D5).
@@ -80,19 +99,48 @@ impl RamFlush {
         if !witness::is_shared(view.addresses())? {
             return Err(SyncStartError::NotShared);
         }
-        Ok(Self { view })
+        let magic = sys::file_system_stat(view.file()).map_err(SyncStartError::FileSystem)?.magic.cast_signed();
+        // Why these and no others: see the module's documentation.
+        let flushes_what_is_written = matches!(magic, libc::EXT4_SUPER_MAGIC | libc::XFS_SUPER_MAGIC);
+        Ok(Self { view, flushes_what_is_written })
     }
 }
 
 impl FlushBackend for RamFlush {
+    /// `msync(MS_ASYNC)` starts nothing on Linux (H10), so this asks for the file's ranges.
+    fn write(&mut self, runs: &[PageRun]) -> io::Result<()> {
+        for begin in [true, false] {
+            for run in runs {
+                let (offset, bytes) = self.view.file_range(*run).map_err(io::Error::other)?;
+                if begin {
+                    sys::start_writeback(self.view.file(), offset, bytes)?;
+                } else {
+                    sys::finish_writeback(self.view.file(), offset, bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn flush(&mut self, run: PageRun) -> io::Result<()> {
         sys::msync(self.view.addresses_of(run).map_err(io::Error::other)?)
     }
 
-    /// `msync(MS_ASYNC)` starts nothing on Linux (H10), so this asks for the file's range.
-    fn start(&mut self, run: PageRun) -> io::Result<()> {
-        let (offset, bytes) = self.view.file_range(run).map_err(io::Error::other)?;
-        sys::start_writeback(self.view.file(), offset, bytes)
+    fn repair(&mut self, run: PageRun) -> io::Result<()> {
+        let fresh = self.view.fresh_writable().map_err(io::Error::other)?;
+        let (offset, bytes) = fresh.file_range(run).map_err(io::Error::other)?;
+        let addresses = fresh.addresses_of(run).map_err(io::Error::other)?;
+        // Errors that nobody has been told of yet show on a new description too. They go before the pages are dirty
+        // again: any error behind this is one of the write that counts.
+        if let Err(error) = sys::poll_writeback_error(fresh.file(), offset, bytes) {
+            log::debug!("an earlier storage error, before pages {run} are written again: {error}");
+        }
+        sys::populate_write(addresses)?;
+        sys::msync(addresses)
+    }
+
+    fn flushes_what_is_written(&self) -> bool {
+        self.flushes_what_is_written
     }
 }
 

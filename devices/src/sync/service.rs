@@ -1,19 +1,21 @@
 //! The sync service: a bounded queue before the workers, and one answer a range.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use wirevm_abi::{RamRange, Status};
 
 use super::backend::{HealthProbe, RamFlush, RamProbe, SyncStartError};
+use super::faults::StorageFaults;
 use super::health::HealthPoll;
-use super::latch::{Latch, LatchedError};
-use super::merge::{self, Findings};
-use super::worker::{self, Job, Shared, SyncWorker};
+use super::latch::{Latch, LatchedError, WiredOracle};
+use super::queue::{Queue, Refused};
+use super::request::{Answer, RangeResult, Ticket, Verdict};
+use super::worker::{self, Shared, SyncWorker};
 use crate::durability::Durability;
+use crate::page_run::PageRun;
 use crate::ramfile::RamFile;
 
 /// Longest time that the end of a service takes, for all its threads together (rule S6). A sync of a file system
@@ -32,7 +34,7 @@ pub enum Wait {
 }
 
 /// How a [`SyncService`] is set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SyncConfig {
     /// Worker threads; at least one is started.
     pub workers: usize,
@@ -42,34 +44,48 @@ pub struct SyncConfig {
     pub poll_interval: Duration,
     /// Longest time that dropping the service takes; a thread that storage still holds by then is left behind.
     pub end_limit: Duration,
+    /// What can be repaired once storage has failed; nothing by default.
+    pub oracle: WiredOracle,
+    /// Failures that a user may order; none can be by default.
+    pub faults: Option<StorageFaults>,
 }
 
 impl Default for SyncConfig {
     /// Two workers, a queue of 64, a look each second, [`END_LIMIT`].
     fn default() -> Self {
-        Self { workers: 2, queue: 64, poll_interval: Duration::from_secs(1), end_limit: END_LIMIT }
+        Self {
+            workers: 2,
+            queue: 64,
+            poll_interval: Duration::from_secs(1),
+            end_limit: END_LIMIT,
+            oracle: WiredOracle::default(),
+            faults: None,
+        }
     }
 }
 
-/// What a [`SyncService`] has done.
+/// What a [`SyncService`] has done and holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SyncStats {
     /// Requests accepted.
     pub requests: u64,
     /// Pages in accepted requests, each counted once a request.
     pub pages: u64,
-    /// Runs that were synced, or failed to be.
+    /// Times that a worker carried out all requests that waited, together.
+    pub batches: u64,
+    /// Runs that batches were joined to.
+    pub runs: u64,
+    /// Flushes of stable storage: one a batch, or one a run where the file system needs that.
     pub flushes: u64,
-    /// Runs whose writing was started for nobody to wait for.
-    pub starts: u64,
+    /// Runs that were repaired after storage had failed.
+    pub repairs: u64,
     /// Requests refused because the queue was full.
     pub busy: u64,
+    /// Requests that nobody has begun now.
+    pub waiting: u64,
 }
 
 /// Makes ranges of one machine's RAM stable.
-///
-/// A request is carried out alone: its runs are merged with one another, never with those of another request, so
-/// every system call that answers a request began after it was accepted (rule D14).
 #[derive(Debug)]
 pub struct SyncService {
     ram_pages: u64,
@@ -83,20 +99,19 @@ pub struct SyncService {
 /// The threads and what they are reached by.
 #[derive(Debug)]
 struct Running {
-    /// None when the service is ending.
-    queue: Option<SyncSender<Job>>,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     poll: HealthPoll,
     end_limit: Duration,
+    faults: Option<StorageFaults>,
 }
 
 impl SyncService {
     /// Starts the service for a RAM file; one of durability *none* gets no threads and answers *unsupported*.
     ///
     /// `on_latch` is called once, by the thread that met the first storage error and before that thread answers
-    /// anybody, so that the guest can be stopped: pages that are not wired may revert. It must not wait for this
-    /// service.
+    /// anybody, so that the guest can be stopped: pages that are not wired may revert, unless the error says that
+    /// [`LatchedError::nothing_reverted`]. It must not wait for this service.
     ///
     /// # Errors
     /// [`SyncStartError`].
@@ -126,20 +141,17 @@ impl SyncService {
         probe: Box<dyn HealthProbe>,
         on_latch: impl Fn(LatchedError) + Send + Sync + 'static,
     ) -> Result<Self, SyncStartError> {
-        let latch = Arc::new(Latch::new(Box::new(on_latch)));
-        let shared = Arc::new(Shared {
-            latch: Arc::clone(&latch),
-            stopping: AtomicBool::new(false),
-            flushes: AtomicU64::new(0),
-            starts: AtomicU64::new(0),
-        });
-        let (sender, receiver) = mpsc::sync_channel(config.queue.max(1));
-        let receiver = Arc::new(Mutex::new(receiver));
-        let poll = HealthPoll::start(probe, config.poll_interval, latch).map_err(SyncStartError::Thread)?;
-        let end_limit = config.end_limit;
-        let mut running = Running { queue: Some(sender), shared, workers: Vec::new(), poll, end_limit };
+        let SyncConfig { queue, poll_interval, end_limit, oracle, faults, workers: _ } = config;
+        let latch = Arc::new(Latch::new(ram_pages, oracle, Box::new(on_latch)));
+        let shared = Arc::new(Shared::new(Queue::new(queue, workers.len()), Arc::clone(&latch)));
+        let poll = HealthPoll::start(probe, poll_interval, latch).map_err(SyncStartError::Thread)?;
+        let mut running = Running { shared, workers: Vec::new(), poll, end_limit, faults };
         for worker in workers {
-            let thread = worker::start(worker, Arc::clone(&receiver), Arc::clone(&running.shared));
+            let worker = match &running.faults {
+                Some(faults) => worker.with_faults(faults.clone()),
+                None => worker,
+            };
+            let thread = worker::start(worker, Arc::clone(&running.shared));
             running.workers.push(thread.map_err(SyncStartError::Thread)?);
         }
         Ok(Self { running: Some(running), ..Self::unsupported(ram_pages) })
@@ -163,50 +175,56 @@ impl SyncService {
         self.running.is_some()
     }
 
-    /// Makes ranges stable, or starts writing them, and answers each one.
+    /// Asks for ranges to be made stable, and returns at once. `answer` is told when they are, or are known not to be; it is
+    /// called exactly once, by a worker, also when the service ends first (*poisoned*) or the worker dies (*io error*).
     ///
-    /// With [`Wait::Wait`] the caller is blocked until storage answers: *ok* where the range is stable, *io error*
-    /// where its own sync failed, *poisoned* where another error makes the answer unknown. With [`Wait::NoWait`]
-    /// the answer is *pending*, which promises nothing about storage. Also: *unsupported*, *busy* (the queue is
-    /// full, nothing was begun), *invalid address* (a range checked against a larger RAM).
+    /// Requests that wait together are carried out together: sorted, joined, all written, and flushed once.
+    ///
+    /// # Errors
+    /// The status of all ranges when the request is not accepted: *busy* (the queue is full), *unsupported* (this machine's
+    /// memory is not durable), *io error* (no worker is left). Nothing was begun, and `answer` is not called.
     ///
     /// # Partial effects
     /// Whatever the answer, pages of any range may have become stable.
-    pub fn submit(&self, ranges: &[RamRange], wait: Wait) -> Vec<Status> {
-        let all = |status| vec![status; ranges.len()];
-        let Some(Running { queue: Some(queue), shared, .. }) = &self.running else {
-            return all(Status::UNSUPPORTED);
-        };
-        let runs = merge::runs(ranges, self.ram_pages);
-        let granted = match wait {
-            Wait::Wait => Status::OK,
-            Wait::NoWait => Status::PENDING,
-        };
-        let latched = shared.latch.get().is_some();
-        if runs.is_empty() || latched {
-            return merge::answers(ranges, self.ram_pages, granted, &Findings { latched, ..Findings::default() });
-        }
-        let pages = runs.iter().map(|run| run.pages()).sum();
-        let (answer, findings) = mpsc::sync_channel(1);
-        let answer = (wait == Wait::Wait).then_some(answer);
-        match queue.try_send(Job { runs, answer }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                self.busy.fetch_add(1, Ordering::Relaxed);
-                return all(Status::BUSY);
-            }
-            // Every worker has died: nothing is known.
-            Err(TrySendError::Disconnected(_)) => return all(Status::IO_ERROR),
+    pub fn submit(&self, ranges: &[RamRange], answer: Answer) -> Result<(), Status> {
+        let Some(running) = &self.running else { return Err(Status::UNSUPPORTED) };
+        let ticket = Ticket::new(ranges, self.ram_pages, answer);
+        let pages = PageRun::join(ticket.runs().collect()).into_iter().map(PageRun::pages).sum();
+        if let Err((refused, ticket)) = running.shared.queue.put(ticket) {
+            ticket.withdraw();
+            return Err(match refused {
+                Refused::Full => {
+                    self.busy.fetch_add(1, Ordering::Relaxed);
+                    Status::BUSY
+                }
+                Refused::NoWorker => Status::IO_ERROR,
+            });
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.pages.fetch_add(pages, Ordering::Relaxed);
-        match wait {
-            Wait::NoWait => merge::answers(ranges, self.ram_pages, granted, &Findings::default()),
-            Wait::Wait => match findings.recv() {
-                Ok(findings) => merge::answers(ranges, self.ram_pages, granted, &findings),
-                // The worker died over it: nothing is known.
-                Err(_) => all(Status::IO_ERROR),
-            },
+        Ok(())
+    }
+
+    /// Makes ranges stable and answers each one; the caller is blocked until then. See [`SyncService::submit`].
+    ///
+    /// # Partial effects
+    /// As for [`SyncService::submit`].
+    #[must_use]
+    pub fn submit_and_wait(&self, ranges: &[RamRange]) -> Vec<Status> {
+        if ranges.is_empty() {
+            return Vec::new();
+        }
+        let (sender, results) = mpsc::sync_channel(1);
+        let answer = move |results: Vec<RangeResult>| {
+            if sender.send(results).is_err() {
+                log::debug!("nobody waits for a sync's answer any more");
+            }
+        };
+        match self.submit(ranges, Box::new(answer)).map(|()| results.recv()) {
+            Ok(Ok(results)) => results.into_iter().map(|result| result.status).collect(),
+            // An answer is always called; nothing is known if it was not.
+            Ok(Err(_)) => vec![Status::IO_ERROR; ranges.len()],
+            Err(status) => vec![status; ranges.len()],
         }
     }
 
@@ -219,26 +237,36 @@ impl SyncService {
     /// Returns what the service has done.
     #[must_use]
     pub fn stats(&self) -> SyncStats {
-        let counted = |counter: fn(&Shared) -> &AtomicU64| {
-            self.running.as_ref().map_or(0, |running| counter(&running.shared).load(Ordering::Relaxed))
-        };
-        SyncStats {
+        let mut stats = SyncStats {
             requests: self.requests.load(Ordering::Relaxed),
             pages: self.pages.load(Ordering::Relaxed),
-            flushes: counted(|shared| &shared.flushes),
-            starts: counted(|shared| &shared.starts),
             busy: self.busy.load(Ordering::Relaxed),
+            ..SyncStats::default()
+        };
+        if let Some(Running { shared, .. }) = &self.running {
+            stats.batches = shared.batches.load(Ordering::Relaxed);
+            stats.runs = shared.runs.load(Ordering::Relaxed);
+            stats.flushes = shared.flushes.load(Ordering::Relaxed);
+            stats.repairs = shared.repairs.load(Ordering::Relaxed);
+            stats.waiting = shared.queue.waiting() as u64;
         }
+        stats
     }
 }
 
 impl Drop for Running {
-    /// Ends the threads: what they have begun is finished, what nobody waits for is not begun. One that storage holds
-    /// past the limit is left; it has its own view and description, so it harms nobody, and it ends when storage lets
-    /// go of it or the process ends.
+    /// Ends the threads. What they have begun is finished, also where a user had ordered storage to hang; what nobody has
+    /// begun is answered *poisoned*, so that whoever waits inside this process goes on. A guest that it is posted to has
+    /// ended. A thread that storage holds past the limit is left; it has its own view and description, so it harms nobody,
+    /// and it ends when storage lets go of it or the process ends.
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        self.queue = None;
+        self.shared.stopping.store(true, Ordering::Release);
+        if let Some(faults) = &self.faults {
+            faults.release();
+        }
+        for ticket in self.shared.queue.close() {
+            ticket.answer(&Verdict::NOT_BEGUN);
+        }
         let mut threads = std::mem::take(&mut self.workers);
         threads.extend(self.poll.end());
         let left = join_within(threads, self.end_limit);

@@ -71,6 +71,21 @@ pub struct Witness {
     counts_dirty: bool,
 }
 
+/// Returns how many pages of a file's `bytes` bytes from byte `offset` on differ from storage: dirty ones and ones being
+/// written. The file is only looked at: opening it as a RAM file would have what is dirty written.
+///
+/// None where the kernel can't tell: before Linux 6.5. On a tmpfs the number means nothing.
+///
+/// # Errors
+/// [`WitnessError::Kernel`].
+pub fn dirty_pages(file: &File, offset: u64, bytes: u64) -> Result<Option<u64>, WitnessError> {
+    match sys::cachestat(file, offset, bytes) {
+        Ok(stat) => Ok(Some(stat.dirty + stat.writeback)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => Ok(None),
+        Err(source) => Err(WitnessError::Kernel { what: "how many pages are dirty", source }),
+    }
+}
+
 impl Witness {
     /// Makes a witness of the view that pages are locked in.
     ///
@@ -140,11 +155,7 @@ impl Witness {
             return Ok(None);
         }
         let (offset, bytes) = self.view.file_range(range.into())?;
-        match sys::cachestat(&self.file, offset, bytes) {
-            Ok(stat) => Ok(Some(stat.dirty + stat.writeback)),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => Ok(None),
-            Err(source) => Err(WitnessError::Kernel { what: "how many pages are dirty", source }),
-        }
+        dirty_pages(&self.file, offset, bytes)
     }
 
     /// Reads a page from the file. It holds what the guest last stored, stable or not.

@@ -24,7 +24,7 @@ pub fn range(first: u64, pages: u64) -> RamRange {
 
 /// A RAM file with its pin service and witness over the same view, and a mapping to store through as a guest does.
 pub struct Machine {
-    pub pins: PinService,
+    pub pins: Arc<PinService>,
     pub witness: Witness,
     guest: MmapRegion,
     pub ram: RamFile,
@@ -36,7 +36,7 @@ impl Machine {
         let view = Arc::new(View::new(&ram).expect("a view"));
         let witness = Witness::new(Arc::clone(&view), &ram).expect("a witness");
         let config = PinConfig { ram_pages: ram.pages(), quota_pages: ram.pages(), map_entry_budget };
-        let pins = PinService::new(Box::new(RunsMethod::new(view)), config);
+        let pins = Arc::new(PinService::new(Box::new(RunsMethod::new(view)), config));
         let file = FileOffset::new(ram.reopen().expect("a description"), ram.data_offset());
         let guest = MmapRegion::from_file(file, usize::try_from(ram.size_bytes()).expect("small")).expect("a mapping");
         Self { pins, witness, guest, ram }

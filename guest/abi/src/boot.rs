@@ -61,6 +61,10 @@ pub struct BootInfo {
     pub command_ring: u64,
     /// Guest-physical address of the [ring](crate::ring) of replies to the host.
     pub reply_ring: u64,
+    /// Guest-physical address of the [completion ring](crate::completion).
+    pub completion_ring: u64,
+    /// Interrupt vector that says: the completion ring has something.
+    pub completion_vector: u64,
     /// Interrupt vector that says: the command ring has something, or the reply ring has room again.
     pub ring_vector: u64,
     /// Interrupt vector of the console.
@@ -73,5 +77,5 @@ pub struct BootInfo {
     pub zero_runs: [PageRun; MAX_ZERO_RUNS],
 }
 
-const _: () = assert!(size_of::<BootInfo>() == 15 * 8 + MAX_ZERO_RUNS * 16);
+const _: () = assert!(size_of::<BootInfo>() == 17 * 8 + MAX_ZERO_RUNS * 16);
 const _: () = assert!(size_of::<BootInfo>() <= 4096);

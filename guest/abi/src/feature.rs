@@ -6,3 +6,7 @@ pub const SYNC: u64 = 1 << 0;
 pub const WIRE_ON_FAULT: u64 = 1 << 1;
 /// Calls that were answered *pending* are completed through a completion ring.
 pub const COMPLETIONS: u64 = 1 << 2;
+/// Stores can be opened, and `DATA_REQUEST`, `DATA_RETURN` and `SYNCHRONIZE` are offered.
+pub const STORES: u64 = 1 << 3;
+/// `DISCARD` is offered.
+pub const DISCARD: u64 = 1 << 4;

@@ -20,7 +20,8 @@
 //!
 //! Entries are accepted in order. Consecutive [`op::SYNC`] entries form one request: started together, waited
 //! for once. Any other operation waits for what stands before it. [`Status::PENDING`] means accepted, the
-//! work goes on; callers accept *ok* or *pending* wherever the operation says so.
+//! work goes on; callers accept *ok* or *pending* wherever the operation says so. Every entry that was answered *pending* is
+//! completed exactly once, in any order, through the [completion ring](completion).
 //!
 //! # Numbers
 //!
@@ -38,6 +39,7 @@
 
 pub mod boot;
 pub mod call;
+pub mod completion;
 pub mod feature;
 pub mod note;
 pub mod op;
@@ -46,10 +48,13 @@ mod range;
 pub mod report;
 pub mod request;
 pub mod ring;
+pub mod stat;
 mod status;
+mod store_name;
 
 pub use range::RamRange;
 pub use status::Status;
+pub use store_name::{StoreName, StoreNameError};
 
 /// Version of the contract that this crate specifies.
 pub const VERSION: u64 = 1;

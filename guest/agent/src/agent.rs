@@ -1,5 +1,7 @@
 //! Carries requests out: tasks, objects, and the threads that work on them.
 
+mod at_once;
+mod managed;
 mod state;
 #[cfg(test)]
 mod test;
@@ -12,15 +14,16 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use spin::Mutex;
-use wirevm_map::{KernReturn, MapLimits, ObjectHandle, PageRange, Ports, Vm, VmMap};
+use wirevm_map::{Host, KernReturn, MapLimits, Ports, Vm, VmMap};
 
+use self::managed::Object;
 use self::whole::restless;
-use crate::command::{Command, Crash, Limit, MAIN_TASK, ObjectKind, Request};
-use crate::lists;
-use crate::operate::{Outcome, done, map_object, on_map};
+use crate::command::{Command, Crash, MAIN_TASK, Request};
+use crate::manager::Manager;
+use crate::operate::{Outcome, done, map_object, on_map, placement};
 use crate::platform::Platform;
 use crate::reply::Reply;
-use crate::threads::{Threads, Work};
+use crate::threads::{Kind, Threads, Work};
 
 /// What became of a command.
 #[derive(Debug)]
@@ -39,7 +42,9 @@ pub enum Answer {
 /// Carries requests out on the tasks of one system.
 ///
 /// The agent is the executor of its threads: during every request it polls them, in the order in which they were woken,
-/// until each has ended or waits. So every answer shows a settled system, and equal requests give equal answers.
+/// until each has ended or waits. So every answer shows a settled system, and equal requests give equal answers. Beside the
+/// threads that requests start, it runs those of the managers among the tasks, and [what the system does for
+/// nobody](Vm::take_background).
 pub struct Agent<P: Ports, L> {
     main: Arc<VmMap<P>>,
     platform: Arc<L>,
@@ -49,18 +54,38 @@ pub struct Agent<P: Ports, L> {
 }
 
 struct State<P: Ports> {
+    vm: Arc<Vm<P>>,
     tasks: BTreeMap<u64, Task<P>>,
-    objects: BTreeMap<u64, Arc<ObjectHandle<P>>>,
+    objects: BTreeMap<u64, Arc<Object<P>>>,
     /// Every operation that has not ended, whether a request gave it a number or not.
     threads: Threads<Outcome<P>>,
     /// The threads that have a number, from their start until they are joined.
     named: BTreeMap<u64, Named>,
+    /// What was last answered by `Awaits`.
+    awaited: Option<Awaited>,
+    /// The host's number of answers when it was last asked for.
+    answers_told: u64,
     last_task: u64,
     last_object: u64,
 }
 
+/// What `AwaitHost` goes on with.
+enum Awaited {
+    /// An operation without a number of its own.
+    Operation {
+        /// Its key among the threads.
+        key: u64,
+        /// What it came to since.
+        reply: Option<Reply>,
+    },
+    /// A question, which is asked again.
+    Question(Command),
+}
+
 struct Task<P: Ports> {
     map: Arc<VmMap<P>>,
+    /// What the task does as a manager, if it is one.
+    manager: Option<Arc<Manager<P>>>,
     limits: MapLimits,
     /// Its map is being destroyed: there is nothing more to do with it.
     is_ending: bool,
@@ -93,7 +118,14 @@ impl<P: Ports> Task<P> {
     }
 
     fn of(map: Arc<VmMap<P>>) -> Self {
-        Self { map, limits: MapLimits::default(), is_ending: false, has_locked_all: false, has_heap: false }
+        Self {
+            map,
+            manager: None,
+            limits: MapLimits::default(),
+            is_ending: false,
+            has_locked_all: false,
+            has_heap: false,
+        }
     }
 }
 
@@ -102,10 +134,13 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
     pub fn new(main: VmMap<P>, platform: L) -> Self {
         let main = Arc::new(main);
         let state = State {
+            vm: Arc::clone(main.vm()),
+            answers_told: main.vm().host().answered(),
             tasks: BTreeMap::from([(MAIN_TASK, Task::of(Arc::clone(&main)))]),
             objects: BTreeMap::new(),
             threads: Threads::new(),
             named: BTreeMap::new(),
+            awaited: None,
             last_task: MAIN_TASK,
             last_object: 0,
         };
@@ -133,13 +168,21 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
         self.main.vm()
     }
 
-    /// Carries out the request in `words` (without its id). Never waits: see [`Agent::answer_now`].
+    /// As [`Agent::answer_now`]; but where [`Command::AwaitHost`] would be answered by `Awaits`, it is answered only after
+    /// something from outside has woken a thread. Nothing is locked while that is waited for.
     pub async fn answer(&self, words: &[u64]) -> Answer {
+        let answer = self.answer_now(words);
+        let waits = matches!(Request::decode(words), Ok(Request { command: Command::AwaitHost, thread: 0, .. }));
+        if !waits || !matches!(answer, Answer::Reply(Reply::Awaits)) {
+            return answer;
+        }
+        let woken = self.state.lock().threads.woken();
+        woken.await;
         self.answer_now(words)
     }
 
     /// Carries out the request in `words` (without its id): polls the threads until none can go on, and says where the
-    /// request has come to by then.
+    /// request has come to by then. Never waits for anything.
     pub fn answer_now(&self, words: &[u64]) -> Answer {
         let Ok(Request { task, thread, command }) = Request::decode(words) else {
             return Answer::Reply(Reply::Malformed);
@@ -165,15 +208,11 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
             return restless();
         }
         match command {
+            Command::AwaitHost => self.go_on(state),
             Command::Check => self.check(state),
-            Command::Quiesce => self.quiesce(state),
-            Command::Reset => self.reset(state),
-            Command::Poll { thread } => match state.named.get(&thread) {
-                Some(Named::Waits { .. }) => Reply::Blocked,
-                Some(Named::Ended(_)) => Reply::Ended,
-                None => Reply::Malformed,
-            },
-            Command::Join { thread } => state.join(thread),
+            Command::Quiesce | Command::Reset | Command::Poll { .. } | Command::Join { .. } | Command::Completions => {
+                self.ask(state, command)
+            }
             command => match self.start(state, task, command) {
                 None => Reply::Malformed,
                 Some(Start::Over(reply)) => {
@@ -182,6 +221,42 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
                 }
                 Some(Start::Work(work)) => state.run(work),
             },
+        }
+    }
+
+    /// Answers a question that the host's next answer may change.
+    fn ask(&self, state: &mut State<P>, question: Command) -> Reply {
+        let reply = match question {
+            Command::Quiesce => self.quiesce(state),
+            Command::Reset => self.reset(state),
+            Command::Completions => state.completions(),
+            Command::Poll { thread } => match state.named.get(&thread) {
+                Some(Named::Waits { .. }) => state.stalled(),
+                Some(Named::Ended(_)) => Reply::Ended,
+                None => Reply::Malformed,
+            },
+            Command::Join { thread } => state.join(thread),
+            _ => Reply::Malformed,
+        };
+        if reply == Reply::Awaits {
+            state.awaited = Some(Awaited::Question(question));
+        }
+        reply
+    }
+
+    /// Goes on with what was last answered by `Awaits`.
+    fn go_on(&self, state: &mut State<P>) -> Reply {
+        match state.awaited.take() {
+            None => Reply::Malformed,
+            Some(Awaited::Question(question)) => self.ask(state, question),
+            Some(Awaited::Operation { reply: Some(reply), .. }) => reply,
+            Some(waits) => {
+                let reply = state.stalled();
+                if reply == Reply::Awaits {
+                    state.awaited = Some(waits);
+                }
+                reply
+            }
         }
     }
 
@@ -196,7 +271,7 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
         let started = match self.start(state, task, command) {
             None => return Reply::Malformed,
             Some(Start::Over(reply)) => Named::Ended(reply),
-            Some(Start::Work(work)) => match state.threads.start(work) {
+            Some(Start::Work(work)) => match state.threads.start(Kind::Operation, work) {
                 (key, None) => Named::Waits { key },
                 (_, Some(outcome)) => Named::Ended(state.conclude(outcome)),
             },
@@ -214,8 +289,11 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
             Command::EndTask if task != MAIN_TASK => {
                 let ending = state.task(task)?;
                 ending.is_ending = true;
-                let map = Arc::clone(&ending.map);
+                let (map, manager) = (Arc::clone(&ending.map), ending.manager.clone());
                 Box::pin(async move {
+                    if let Some(manager) = manager {
+                        manager.die().await;
+                    }
                     map.destroy().await;
                     Outcome::Ended(task)
                 })
@@ -227,22 +305,32 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
                     return Some(Start::Over(Reply::Done(KernReturn::ResourceShortage)));
                 };
                 Box::pin(async move {
-                    map.fork(pmap)
-                        .await
-                        .map_or_else(|code| Outcome::Reply(Reply::Done(code)), |child| Outcome::Forked(child, limits))
+                    map.fork(pmap).await.map_or_else(
+                        |code| Outcome::Reply(Reply::Done(code)),
+                        |child| Outcome::Forked(Arc::new(child), limits),
+                    )
                 })
             }
             Command::Truncate { object, pages } => {
                 let object = state.object(object)?;
-                Box::pin(async move { Outcome::Reply(done(object.truncate(pages).await)) })
+                Box::pin(async move { Outcome::Reply(done(object.handle.truncate(pages).await)) })
             }
             Command::Kill { object } => {
                 let object = state.object(object)?;
-                Box::pin(async move { Outcome::Reply(done(object.kill().await)) })
+                Box::pin(async move { Outcome::Reply(done(object.handle.kill().await)) })
             }
             Command::MapObject { object, .. } => {
                 let (map, object) = (Arc::clone(&state.task(task)?.map), state.object(object)?);
-                Box::pin(async move { Outcome::Reply(map_object(map, object, command).await) })
+                Box::pin(async move { Outcome::Reply(map_object(map, &object.handle, command).await) })
+            }
+            Command::Die | Command::LockRequest { .. } => return state.start_managed(task, command).map(Start::Work),
+            Command::Submap { address, size } => {
+                let map = Arc::clone(&state.task(task)?.map);
+                Box::pin(async move { submap(&map, address, size).await })
+            }
+            Command::Sync { .. } | Command::Msync { .. } if state.task(task).is_none() => {
+                // Rows S-01 and S-04.
+                return Some(Start::Over(Reply::Done(KernReturn::InvalidTask)));
             }
             Command::NewTask
             | Command::EndTask
@@ -251,6 +339,8 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
             | Command::Check
             | Command::Quiesce
             | Command::Reset
+            | Command::Completions
+            | Command::AwaitHost
             | Command::Exit { .. }
             | Command::Crash(_) => return None,
             command => {
@@ -263,73 +353,13 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
         };
         Some(Start::Work(work))
     }
+}
 
-    /// Answers commands that never wait; `None` for the others.
-    fn at_once(&self, state: &mut State<P>, task: u64, command: Command) -> Option<Reply> {
-        let success = Reply::Done(KernReturn::Success);
-        let about_map = |state: &mut State<P>, answer: &dyn Fn(&VmMap<P>) -> Reply| match state.task(task) {
-            Some(task) => answer(&task.map),
-            None => Reply::Malformed,
-        };
-        let about_object = |state: &State<P>, object, change: &dyn Fn(&ObjectHandle<P>)| match state.object(object) {
-            Some(object) => {
-                change(&object);
-                Reply::Done(KernReturn::Success)
-            }
-            None => Reply::Malformed,
-        };
-        Some(match command {
-            Command::Layout { start, end } => about_map(state, &|map| lists::layout(map, start, end)),
-            Command::Entries { start, end } => about_map(state, &|map| lists::entries(map, start, end)),
-            Command::Frames { start, end } => about_map(state, &|map| lists::frames(map, start, end)),
-            Command::PageWires { start, end } => about_map(state, &|map| lists::page_wires(map, start, end)),
-            Command::Residents { start, end } => about_map(state, &|map| lists::residents(map, start, end)),
-            Command::WireTotal => Reply::Number(self.vm().user_wired_pages()),
-            Command::WiredFrames { start, end } => lists::wired_frames(self.vm(), PageRange::new(start, end)),
-            Command::NewTask => match self.platform.new_pmap() {
-                Ok(pmap) => {
-                    let map = VmMap::new(Arc::clone(self.vm()), self.main.bounds(), pmap);
-                    Reply::Number(state.add_task(Task::new(map)))
-                }
-                Err(_) => Reply::Done(KernReturn::ResourceShortage),
-            },
-            Command::Limit(limit) => self.limit(state, task, limit),
-            Command::NewObject { kind, pages } => {
-                let object = match kind {
-                    ObjectKind::Anonymous => self.vm().anonymous_object(pages),
-                    ObjectKind::File { readahead } => self.vm().file_object(pages, readahead),
-                };
-                state.last_object += 1;
-                state.objects.insert(state.last_object, Arc::new(object));
-                Reply::Number(state.last_object)
-            }
-            Command::DropObject { object } => match state.objects.remove(&object) {
-                Some(_) => success,
-                None => Reply::Malformed,
-            },
-            Command::Gate { object, page } => about_object(state, object, &|object| object.gate(page)),
-            Command::Release { object, page } => about_object(state, object, &|object| object.release(page)),
-            Command::Fail { object, page, fault } => {
-                about_object(state, object, &|object| object.fail(page, Some(fault)))
-            }
-            Command::Heal { object, page } => about_object(state, object, &|object| object.fail(page, None)),
-            _ => return None,
-        })
-    }
-
-    fn limit(&self, state: &mut State<P>, task: u64, limit: Limit) -> Reply {
-        if let Limit::Global { pages } = limit {
-            self.vm().set_user_wire_limit(pages);
-            return Reply::Done(KernReturn::Success);
-        }
-        let Some(task) = state.task(task) else { return Reply::Malformed };
-        match limit {
-            Limit::Memlock { pages } => task.limits.memlock_pages = pages,
-            Limit::Privilege { may_lock } => task.limits.may_lock = may_lock,
-            Limit::Global { .. } => {}
-        }
-        task.map.set_limits(task.limits);
-        Reply::Done(KernReturn::Success)
+/// Sets a range of a task's addresses aside.
+async fn submap<P: Ports>(map: &VmMap<P>, address: Option<u64>, size: u64) -> Outcome<P> {
+    match map.submap(placement(address), size).await {
+        Ok(submap) => Outcome::Submap(submap),
+        Err(code) => Outcome::Reply(Reply::Done(code)),
     }
 }
 

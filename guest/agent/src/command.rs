@@ -1,11 +1,14 @@
 //! What the host asks.
 
+mod kinds;
 mod words;
 
 #[cfg(test)]
 mod test;
 
-use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
+use wirevm_map::{Advice, Inheritance, KernReturn, MapMode, PagerFault, Prot, ShouldReturn, StoreKind};
+
+pub use kinds::{Behaviour, Crash, Limit, ObjectKind, page_state};
 
 use crate::pattern::Pattern;
 
@@ -343,6 +346,101 @@ pub enum Command {
         /// How many pages it has from now on.
         pages: u64,
     },
+    /// `msync`, as POSIX has it. Answered by `Done` or `Errno`.
+    Msync {
+        /// Start.
+        address: u64,
+        /// Length.
+        size: u64,
+        /// `MsyncFlags` bits.
+        flags: u64,
+    },
+    /// Sets a range of the task's addresses aside as a map of its own, which further commands reach as a task: what is mapped there
+    /// is seen at the same addresses in both. Answered by `Number`, the new task, or `Done`.
+    Submap {
+        /// Where; `None` lets the map choose.
+        address: Option<u64>,
+        /// How much.
+        size: u64,
+    },
+    /// Makes a memory object that a store of the host's backs. Answered by `Number`, the object, or `Done`.
+    NewStoreObject {
+        /// The store's name, as in the contract.
+        name: [u64; 2],
+        /// How many pages, at least 1.
+        pages: u64,
+        /// Whether the store keeps no copy of what it has supplied.
+        kind: StoreKind,
+    },
+    /// Makes a task that is a manager of memory objects: it supplies their pages from its own memory and takes them back into
+    /// it. Answered by `Number`, the new task, or `Done`.
+    NewManager,
+    /// Makes a memory object whose manager is the task. What the manager has of it is the task's memory from `address` on,
+    /// allocated with this. Answered by `Number`, the object, or `Done`.
+    NewManagedObject {
+        /// How many pages, at least 1.
+        pages: u64,
+        /// Where the manager's copy begins in its memory.
+        address: u64,
+    },
+    /// Changes how the task, a manager, behaves from now on. Answered by `Done`.
+    Behave(Behaviour),
+    /// Lets the task, a manager, end: its objects are destroyed, and whoever waits for it fails. Answered by `Done`.
+    Die,
+    /// Lets the task, a manager, say that a synchronization is over, whether it has been asked or not. Answered by `Done`, with
+    /// `InvalidArgument` where the kernel waits for no such thing.
+    SynchronizeCompleted {
+        /// The object.
+        object: u64,
+        /// First byte of the object.
+        offset: u64,
+        /// How many bytes.
+        length: u64,
+        /// What became of it.
+        status: KernReturn,
+    },
+    /// Lets the task, a manager, ask for pages of its object. Answered by `Done` when all that follows from it is done.
+    LockRequest {
+        /// The object.
+        object: u64,
+        /// First page.
+        first_page: u64,
+        /// One past the last page.
+        end_page: u64,
+        /// Which pages to return.
+        should_return: ShouldReturn,
+        /// Whether pages are to leave the cache.
+        should_flush: bool,
+        /// Accesses to forbid from now on; `None` leaves them.
+        forbidden: Option<Prot>,
+    },
+    /// Takes what the kernel has asked the task, a manager, since the last time. Answered by `Text`, one word a message.
+    Messages,
+    /// Lists which pages of an object are dirty. Answered by `Layout`, with pages of the object.
+    DirtyRanges {
+        /// The object.
+        object: u64,
+    },
+    /// Lists the states of a range's pages. Answered by `Layout`: counts are [`page_state`] bits, absent pages left out.
+    PageStates {
+        /// Start.
+        start: u64,
+        /// End.
+        end: u64,
+    },
+    /// Waits until the host has answered all that it was asked. Answered by `Number`: how many requests to put pages on stable
+    /// storage, or to supply, return or synchronize pages of stores, it has answered since the last time.
+    Completions,
+    /// Goes on with what was answered by `Awaits`. Answered as that command; by `Awaits` again when the host has answered
+    /// something and that was not enough. Not answered before.
+    AwaitHost,
+    /// Asks the host for one of its numbers. Answered by `Number` or `Done`.
+    Stat {
+        /// The selector, as in the contract.
+        selector: u64,
+    },
+    /// Gives the content of free memory back to the host. Answered by `Number`, the pages, or `Done`.
+    Trim,
     /// Checks that nothing is under way: no entry is in transition, nobody waits, no thread is left; and every invariant
     /// as [`Command::Check`] does. Answered by `Done`, or by `Violation` with the reason.
     Quiesce,
@@ -358,71 +456,4 @@ pub enum Command {
     },
     /// Ends the guest the hard way, to see what its host makes of it. Not answered.
     Crash(Crash),
-}
-
-/// What a memory object's pages hold before anybody writes to them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObjectKind {
-    /// Zeros.
-    Anonymous,
-    /// A file: page i is filled with the byte 0x10 + i, modulo 256.
-    File {
-        /// Pages that the pager supplies at once, at least 1.
-        readahead: u64,
-    },
-}
-
-/// A limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Most pages that the task may have user-wired by locking calls.
-    Memlock {
-        /// How many.
-        pages: u64,
-    },
-    /// Whether the task may lock at all.
-    Privilege {
-        /// It may.
-        may_lock: bool,
-    },
-    /// Most pages that all tasks together may have user-wired.
-    Global {
-        /// How many.
-        pages: u64,
-    },
-}
-
-/// Ways for a guest to end that no guest wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crash {
-    /// The kernel panics.
-    Panic,
-    /// The kernel touches memory that is not there.
-    Trap,
-    /// The processor gives up.
-    TripleFault,
-    /// The kernel hangs.
-    Hang,
-}
-
-impl Crash {
-    /// All of them, in the order of their numbers from 0 on.
-    pub const ALL: [Self; 4] = [Self::Panic, Self::Trap, Self::TripleFault, Self::Hang];
-
-    /// Returns the way of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|crash| crash.name() == name)
-    }
-
-    /// Returns the name that scripts use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Panic => "panic",
-            Self::Trap => "trap",
-            Self::TripleFault => "triplefault",
-            Self::Hang => "hang",
-        }
-    }
 }

@@ -15,7 +15,9 @@ mod access;
 mod agent;
 mod codec;
 mod command;
+mod host_error;
 mod lists;
+mod manager;
 mod operate;
 mod pattern;
 mod platform;
@@ -24,7 +26,10 @@ mod threads;
 
 pub use agent::{Agent, Answer};
 pub use codec::Malformed;
-pub use command::{Command, Crash, Limit, MAIN_TASK, MAX_OBJECT_PAGES, MAX_READ_BYTES, ObjectKind, Request};
+pub use command::{
+    Behaviour, Command, Crash, Limit, MAIN_TASK, MAX_OBJECT_PAGES, MAX_READ_BYTES, ObjectKind, Request, page_state,
+};
+pub use host_error::host_error_of;
 pub use pattern::{EmptyPattern, Pattern};
 pub use platform::{AccessFault, Platform};
 pub use reply::{FrameRow, LayoutRow, Reply};

@@ -1,14 +1,19 @@
 //! Questions about a map, which take no time.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use wirevm_abi::ring::MAX_MESSAGE;
-use wirevm_map::{FrameRun, PAGE_SIZE, PageRange, Ports, Vm, VmMap};
+use wirevm_map::{FrameRun, PAGE_SIZE, PageRange, PageState, Ports, Vm, VmMap};
 
+use crate::command::page_state;
 use crate::reply::{FrameRow, LayoutRow, Reply};
 
 /// Rows of three words that an answer can hold, behind its id and two words of its own.
 const MAX_ROWS: usize = ((MAX_MESSAGE - 3) / 3) as usize;
+
+/// Bytes of words that an answer can hold, behind its id and two words of its own.
+pub(crate) const MAX_TEXT_BYTES: usize = MAX_ROWS * 24;
 
 /// Returns the pages that the bytes from `start` to before `end` touch.
 const fn touched(start: u64, end: u64) -> PageRange {
@@ -23,6 +28,11 @@ fn listed(rows: Vec<LayoutRow>) -> Reply {
 pub(crate) fn counts(rows: Vec<(PageRange, u32)>) -> Reply {
     let row = |(pages, count)| LayoutRow { pages, wired_count: u64::from(count), user_wired: false };
     listed(rows.into_iter().map(row).collect())
+}
+
+/// Answers words, as far as an answer holds them.
+pub(crate) fn text(words: String) -> Reply {
+    if words.len() <= MAX_TEXT_BYTES { Reply::Text(words) } else { Reply::Malformed }
 }
 
 pub(crate) fn layout<P: Ports>(map: &VmMap<P>, start: u64, end: u64) -> Reply {
@@ -53,6 +63,20 @@ pub(crate) fn page_wires<P: Ports>(map: &VmMap<P>, start: u64, end: u64) -> Repl
 
 pub(crate) fn residents<P: Ports>(map: &VmMap<P>, start: u64, end: u64) -> Reply {
     Reply::Number(map.residents(touched(start, end)))
+}
+
+pub(crate) fn page_states<P: Ports>(map: &VmMap<P>, start: u64, end: u64) -> Reply {
+    let PageRange { start, end } = touched(start, end);
+    let bit = |is_set: bool, bit| if is_set { bit } else { 0 };
+    let row = |(pages, state): (PageRange, PageState)| LayoutRow {
+        pages,
+        wired_count: bit(state.is_dirty, page_state::DIRTY)
+            | bit(state.is_precious, page_state::PRECIOUS)
+            | bit(state.is_cleaning, page_state::CLEANING)
+            | bit(state.is_error, page_state::ERROR),
+        user_wired: false,
+    };
+    listed(map.page_states(start, end).into_iter().map(row).collect())
 }
 
 pub(crate) fn frames<P: Ports>(map: &VmMap<P>, start: u64, end: u64) -> Reply {

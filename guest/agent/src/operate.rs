@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 
 use wirevm_map::{
-    Errno, KernReturn, LockAllFlags, MapLimits, ObjectHandle, PageRange, Placement, Ports, SyncFlags, VmMap, WireFlags,
+    Errno, HostError, KernReturn, LockAllFlags, MapLimits, MsyncFlags, ObjectHandle, PageRange, Placement, Ports,
+    SyncFlags, VmMap, WireFlags,
 };
 
 use crate::access;
@@ -17,11 +18,15 @@ pub(crate) enum Outcome<P: Ports> {
     /// It says this.
     Reply(Reply),
     /// There is a new task with this map and these limits.
-    Forked(VmMap<P>, MapLimits),
+    Forked(Arc<VmMap<P>>, MapLimits),
+    /// There is a new task with this map, part of another's.
+    Submap(Arc<VmMap<P>>),
     /// The task's map is destroyed.
     Ended(u64),
     /// Everything but the emptied main map may go.
     Emptied,
+    /// Nobody waits for it.
+    Nothing,
 }
 
 /// Carries out a command that is about a map alone. Any other command is malformed.
@@ -49,6 +54,10 @@ pub(crate) async fn on_map<P: Ports, L: Platform<P>>(map: Arc<VmMap<P>>, platfor
             Ok(bits) => done(map.msync(address, size, SyncFlags::from_bits(bits)).await),
             Err(_) => Reply::Done(KernReturn::InvalidArgument),
         },
+        Command::Msync { address, size, flags } => match u32::try_from(flags) {
+            Ok(bits) => posix(map.msync_posix(address, size, MsyncFlags::from_bits(bits)).await),
+            Err(_) => Reply::Errno(Errno::Inval),
+        },
         Command::Write { address, size, pattern } => {
             done(access::write(&map, platform.as_ref(), address, size, pattern).await)
         }
@@ -72,7 +81,7 @@ pub(crate) async fn on_map<P: Ports, L: Platform<P>>(map: Arc<VmMap<P>>, platfor
 }
 
 /// Maps a range of an object; `command` says which and how.
-pub(crate) async fn map_object<P: Ports>(map: Arc<VmMap<P>>, object: Arc<ObjectHandle<P>>, command: Command) -> Reply {
+pub(crate) async fn map_object<P: Ports>(map: Arc<VmMap<P>>, object: &ObjectHandle<P>, command: Command) -> Reply {
     let Command::MapObject { address, first_page, end_page, mode, prot, .. } = command else {
         return Reply::Malformed;
     };
@@ -80,13 +89,22 @@ pub(crate) async fn map_object<P: Ports>(map: Arc<VmMap<P>>, object: Arc<ObjectH
         return Reply::Done(KernReturn::InvalidArgument);
     }
     let pages = PageRange::new(first_page, end_page);
-    placed(map.map_object(placement(address), &object, pages, mode, prot).await)
+    placed(map.map_object(placement(address), object, pages, mode, prot).await)
 }
 
-const fn placement(address: Option<u64>) -> Placement {
+pub(crate) const fn placement(address: Option<u64>) -> Placement {
     match address {
         None => Placement::Anywhere,
         Some(address) => Placement::Fixed(address),
+    }
+}
+
+/// Returns the code for what the host refused.
+pub(crate) const fn refused(error: HostError) -> KernReturn {
+    match error {
+        HostError::Rejected => KernReturn::InvalidArgument,
+        HostError::Shortage | HostError::Quota | HostError::Busy => KernReturn::ResourceShortage,
+        HostError::Io | HostError::Poisoned | HostError::Unsupported => KernReturn::Failure,
     }
 }
 

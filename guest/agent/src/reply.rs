@@ -64,6 +64,10 @@ pub enum Reply {
     Number(u64),
     /// How a POSIX-shaped operation failed.
     Errno(Errno),
+    /// The operation waits for the host, which has been asked. [`Command::AwaitHost`](crate::Command::AwaitHost) goes on with it.
+    Awaits,
+    /// Words.
+    Text(String),
 }
 
 impl Reply {
@@ -101,6 +105,11 @@ impl Reply {
             Self::Ended => words.push(11),
             Self::Number(number) => words.extend([12, *number]),
             Self::Errno(errno) => words.extend([13, u64::from(errno.code())]),
+            Self::Awaits => words.push(14),
+            Self::Text(text) => {
+                words.push(15);
+                put_bytes(words, text.as_bytes());
+            }
         }
     }
 
@@ -140,6 +149,8 @@ impl Reply {
                 let errno = u32::try_from(from.word()?).ok().and_then(Errno::from_code);
                 Self::Errno(errno.ok_or(Malformed)?)
             }
+            14 => Self::Awaits,
+            15 => Self::Text(String::from_utf8(from.bytes()?).map_err(|_| Malformed)?),
             _ => return Err(Malformed),
         };
         from.end(reply)
@@ -197,6 +208,8 @@ mod test {
             Reply::Ended,
             Reply::Number(u64::MAX),
             Reply::Errno(Errno::NoMem),
+            Reply::Awaits,
+            Reply::Text("init terminate".into()),
         ];
         for reply in replies {
             let mut words = Vec::new();
@@ -223,6 +236,7 @@ mod test {
         assert_eq!(Reply::decode(&[7, 1, 0xff]), Err(Malformed));
         assert_eq!(Reply::decode(&[13, 2]), Err(Malformed));
         assert_eq!(Reply::decode(&[13, 1 << 32]), Err(Malformed));
-        assert_eq!(Reply::decode(&[14]), Err(Malformed));
+        assert_eq!(Reply::decode(&[15, 1, 0xff]), Err(Malformed));
+        assert_eq!(Reply::decode(&[16]), Err(Malformed));
     }
 }

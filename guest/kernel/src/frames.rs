@@ -53,4 +53,8 @@ impl Frames for &'static KernelFrames {
     fn fill(&self, frame: u64, byte: u8) {
         fill_frame(frame, byte);
     }
+
+    fn trim(&self, give: &mut dyn FnMut(FrameRun) -> bool) -> u64 {
+        self.0.lock().trim(give)
+    }
 }

@@ -1,76 +1,25 @@
-//! The guest's side of the contract: fills the call page, rings the doorbell, reads what became of it.
+//! The guest's side of the contract: fills the call page, rings the doorbell, reads what became of it, now or by a
+//! completion.
+
+mod call_page;
+mod completions;
+mod requests;
 
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use log::warn;
 use spin::Mutex;
-use wirevm_abi::call::{CallEntry, CallHeader, MAX_ENTRIES};
-use wirevm_abi::{Status, VERSION, feature, op, port};
-use wirevm_map::{FrameRun, Host, HostError, SyncMode, SyncRun};
+use wirevm_abi::call::{CallEntry, MAX_ENTRIES};
+use wirevm_abi::{Status, StoreName, VERSION, feature, op};
+use wirevm_map::{FrameRun, Host, HostError, PageRange, StoreId, StoreKind, StoreRun, SyncRun};
 
-use crate::arch::port_out;
+use self::call_page::CallPage;
+use self::completions::CompletionRing;
+use self::requests::{Arrivals, Calls};
 use crate::mem::SharedWords;
-
-/// Words in the header and in an entry.
-const HEADER_WORDS: usize = size_of::<CallHeader>() / 8;
-const ENTRY_WORDS: usize = size_of::<CallEntry>() / 8;
-
-/// The call page of this processor. Entries are written in place: a copy of a whole page would cost an emulated
-/// processor more than the call.
-#[derive(Debug)]
-struct CallPage(SharedWords);
-
-impl CallPage {
-    /// Writes the entry at `index`, below [`MAX_ENTRIES`].
-    fn put(&self, index: usize, entry: &CallEntry) {
-        let at = HEADER_WORDS + index * ENTRY_WORDS;
-        self.0.store(at, entry.control);
-        for (offset, word) in entry.words.iter().enumerate() {
-            self.0.store(at + 1 + offset, *word);
-        }
-    }
-
-    /// Reads back the entry at `index`.
-    fn get(&self, index: usize) -> CallEntry {
-        let at = HEADER_WORDS + index * ENTRY_WORDS;
-        CallEntry { control: self.0.load(at), words: core::array::from_fn(|offset| self.0.load(at + 1 + offset)) }
-    }
-
-    /// Rings the doorbell for the first `count` entries.
-    ///
-    /// # Errors
-    /// The status of the call as a whole, when the host looked at no entry.
-    fn ring(&self, count: usize) -> Result<(), Status> {
-        let header = CallHeader::new(count);
-        self.0.store(0, header.control);
-        self.0.store(1, header.status);
-        port_out(port::DOORBELL, 0);
-        match (CallHeader { status: self.0.load(1), ..header }).status() {
-            Status::OK => Ok(()),
-            status => Err(status),
-        }
-    }
-
-    /// Makes one call of one entry and returns what the host left of it.
-    fn call(&self, entry: &CallEntry) -> Result<CallEntry, Status> {
-        self.put(0, entry);
-        self.ring(1)?;
-        Ok(self.get(0))
-    }
-
-    /// Makes one call with those entries and hands the status of each, in order, to `answer`.
-    fn call_all(&self, entries: impl ExactSizeIterator<Item = CallEntry>, mut answer: impl FnMut(usize, Status)) {
-        let count = entries.len();
-        for (index, entry) in entries.enumerate() {
-            self.put(index, &entry);
-        }
-        let outcome = self.ring(count);
-        for index in 0..count {
-            answer(index, outcome.map_or_else(|status| status, |()| self.get(index).status()));
-        }
-    }
-}
+use crate::pending::Pending;
 
 /// What the host said in answer to `HELLO`.
 #[derive(Clone, Copy, Debug)]
@@ -84,39 +33,91 @@ pub struct Hello {
 impl fmt::Display for Hello {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sync = if self.features & feature::SYNC != 0 { "sync" } else { "no sync" };
-        write!(f, "contract {VERSION}, {sync}, wire quota {} pages", self.wire_quota)
+        let stores = if self.features & feature::STORES != 0 { "stores, " } else { "" };
+        write!(f, "contract {VERSION}, {sync}, {stores}wire quota {} pages", self.wire_quota)
     }
 }
 
 /// The host behind the doorbell.
+///
+/// Lock order: the call page, what is under way, whom to wake.
 #[derive(Debug)]
 pub struct KernelHost {
     page: Mutex<CallPage>,
-    /// Whether the host has stable storage for RAM.
-    offers_sync: bool,
-    /// Whether storage has failed: from then on the host answers no sync with success.
+    /// Feature bits of the host.
+    features: u64,
+    /// Whether storage of RAM has failed: from then on the host answers no sync with success.
     poisoned: AtomicBool,
+    completions: Mutex<CompletionRing>,
+    pending: Mutex<Pending>,
+    arrivals: Arrivals,
+    calls: Calls,
+    refused_completions: Mutex<u64>,
 }
 
 impl KernelHost {
-    /// Takes the call page and says hello.
+    /// Takes the call page and the completion ring, and says hello.
     ///
     /// # Errors
     /// The host's status when it does not speak this version.
-    pub fn connect(page: SharedWords) -> Result<(Self, Hello), Status> {
-        let page = CallPage(page);
+    pub fn connect(page: SharedWords, completions: SharedWords) -> Result<(Self, Hello), Status> {
+        let page = CallPage::new(page);
         let hello = page.call(&CallEntry::new(op::HELLO, 0, [VERSION, 0, 0]))?;
         match hello.status() {
             Status::OK => {
                 let [_, features, wire_quota] = hello.words;
                 let host = Self {
                     page: Mutex::new(page),
-                    offers_sync: features & feature::SYNC != 0,
+                    features,
                     poisoned: AtomicBool::new(false),
+                    completions: Mutex::new(CompletionRing::new(completions)),
+                    pending: Mutex::new(Pending::new()),
+                    arrivals: Arrivals::new(),
+                    calls: Calls::new(),
+                    refused_completions: Mutex::new(0),
                 };
                 Ok((host, Hello { features, wire_quota }))
             }
             status => Err(status),
+        }
+    }
+
+    /// Tells whether the host offers a feature.
+    const fn offers(&self, feature: u64) -> bool {
+        self.features & feature != 0
+    }
+
+    /// Makes one call of one entry that is answered at once; returns the words that the host left.
+    fn ask(&self, entry: &CallEntry) -> Result<[u64; 3], HostError> {
+        let answer = self.page.lock().call(entry).map_err(error_of)?;
+        match answer.status() {
+            Status::OK => Ok(answer.words),
+            status => Err(error_of(status)),
+        }
+    }
+
+    /// Notes what a sync of RAM ended with.
+    fn note_storage(&self, status: Status) {
+        if matches!(status, Status::IO_ERROR | Status::POISONED) {
+            self.poisoned.store(true, Ordering::Release);
+        }
+    }
+
+    /// Syncs on a host without completions: each call returns when storage has answered.
+    fn sync_at_once(&self, runs: &mut [SyncRun]) {
+        let _under_way = self.calls.begin();
+        for batch in runs.chunks_mut(MAX_ENTRIES) {
+            let page = self.page.lock();
+            for (index, item) in batch.iter().enumerate() {
+                page.put(index, &CallEntry::new(op::SYNC, op::SYNC_WAIT, [item.run.first, item.run.pages, 0]));
+            }
+            let outcome = page.ring(batch.len());
+            for (index, item) in batch.iter_mut().enumerate() {
+                let status = outcome.map_or_else(|status| status, |()| page.status(index));
+                self.note_storage(status);
+                // Without completions, *pending* cannot stand for stable storage.
+                item.result = result_of(status);
+            }
         }
     }
 
@@ -140,7 +141,7 @@ impl KernelHost {
         let wired: Vec<FrameRun> = batch
             .iter()
             .enumerate()
-            .filter(|(index, _)| page.get(*index).status() == Status::OK)
+            .filter(|(index, _)| page.status(*index) == Status::OK)
             .map(|(_, run)| *run)
             .collect();
         drop(page);
@@ -174,6 +175,67 @@ const fn error_of(status: Status) -> HostError {
     }
 }
 
+const fn result_of(status: Status) -> Result<(), HostError> {
+    match status {
+        Status::OK => Ok(()),
+        status => Err(error_of(status)),
+    }
+}
+
+/// Returns the flags of an operation on a store.
+fn flags_of(store: StoreId) -> u32 {
+    u32::from(store.0) << op::STORE_SHIFT
+}
+
+/// Pages of a store, and the frames that stand for them, no more than an entry takes.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// Which of the caller's runs it is of.
+    run: usize,
+    /// The frames, packed.
+    frames: u64,
+    first: u64,
+}
+
+/// Cuts a run into pieces, onto the end of `pieces`.
+///
+/// # Errors
+/// [`HostError::Rejected`] for frames that no entry can name; then nothing is put there.
+fn cut(pieces: &mut Vec<Piece>, run: usize, first: u64, frames: FrameRun) -> Result<(), HostError> {
+    let before = pieces.len();
+    let mut done = 0;
+    while done < frames.pages {
+        let pages = (frames.pages - done).min(op::MAX_DATA_PAGES);
+        let Some(packed) = op::pack_run(frames.first + done, pages) else {
+            pieces.truncate(before);
+            return Err(HostError::Rejected);
+        };
+        pieces.push(Piece { run, frames: packed, first: first + done });
+        done += pages;
+    }
+    Ok(())
+}
+
+impl KernelHost {
+    /// Carries out an operation on pieces of a store; hands the index of the run and the result of each to `result`.
+    async fn move_data(
+        &self,
+        op: u16,
+        store: StoreId,
+        pieces: &[Piece],
+        mut result: impl FnMut(usize, Result<(), HostError>) + Send,
+    ) {
+        let entry = |index: usize| {
+            let (frames, first) = pieces.get(index).map_or((0, 0), |piece| (piece.frames, piece.first));
+            CallEntry::new(op, flags_of(store), [frames, first, 0])
+        };
+        let statuses = self.carry_out(false, pieces.len(), entry).await;
+        for (piece, status) in pieces.iter().zip(statuses) {
+            result(piece.run, result_of(status));
+        }
+    }
+}
+
 impl Host for KernelHost {
     async fn wire(&self, runs: &[FrameRun]) -> Result<(), HostError> {
         for (index, batch) in runs.chunks(MAX_ENTRIES).enumerate() {
@@ -190,34 +252,82 @@ impl Host for KernelHost {
     }
 
     fn refuses_sync(&self) -> Option<HostError> {
-        if !self.offers_sync {
+        if !self.offers(feature::SYNC) {
             return Some(HostError::Unsupported);
         }
         self.poisoned.load(Ordering::Acquire).then_some(HostError::Poisoned)
     }
 
-    async fn sync(&self, runs: &mut [SyncRun], mode: SyncMode) {
-        let flags = match mode {
-            SyncMode::Wait => op::SYNC_WAIT,
-            SyncMode::NoWait => op::SYNC_NO_WAIT,
-        };
-        for batch in runs.chunks_mut(MAX_ENTRIES) {
-            let page = self.page.lock();
-            for (index, item) in batch.iter().enumerate() {
-                page.put(index, &CallEntry::new(op::SYNC, flags, [item.run.first, item.run.pages, 0]));
-            }
-            let outcome = page.ring(batch.len());
-            for (index, item) in batch.iter_mut().enumerate() {
-                let status = outcome.map_or_else(|status| status, |()| page.get(index).status());
-                if matches!(status, Status::IO_ERROR | Status::POISONED) {
-                    self.poisoned.store(true, Ordering::Release);
-                }
-                // Without completions, *pending* cannot stand for stable storage.
-                item.result = match (status, mode) {
-                    (Status::OK, _) | (Status::PENDING, SyncMode::NoWait) => Ok(()),
-                    _ => Err(error_of(status)),
-                };
-            }
+    async fn sync(&self, runs: &mut [SyncRun]) {
+        if !self.offers(feature::COMPLETIONS) {
+            return self.sync_at_once(runs);
         }
+        let entry = |index: usize| {
+            let (first, pages) = runs.get(index).map_or((0, 0), |item| (item.run.first, item.run.pages));
+            CallEntry::new(op::SYNC, op::SYNC_NO_WAIT, [first, pages, 0])
+        };
+        let statuses = self.carry_out(true, runs.len(), entry).await;
+        for (item, status) in runs.iter_mut().zip(statuses) {
+            item.result = result_of(status);
+        }
+    }
+
+    fn outstanding(&self) -> u64 {
+        self.calls.under_way()
+    }
+
+    fn answered(&self) -> u64 {
+        self.calls.ended()
+    }
+
+    fn open_store(&self, name: &str, pages: u64, kind: StoreKind) -> Result<StoreId, HostError> {
+        let [low, high] = StoreName::new(name).map_err(|_| HostError::Rejected)?.to_words();
+        let flags = match kind {
+            StoreKind::Store => 0,
+            StoreKind::Exclusive => op::STORE_EXCLUSIVE,
+        };
+        let [number, ..] = self.ask(&CallEntry::new(op::OPEN_STORE, flags, [low, high, pages]))?;
+        u16::try_from(number).map(StoreId).map_err(|_| HostError::Rejected)
+    }
+
+    fn close_store(&self, store: StoreId) {
+        if let Err(error) = self.ask(&CallEntry::new(op::CLOSE_STORE, 0, [u64::from(store.0), 0, 0])) {
+            warn!("store {} stays open: {error}", store.0);
+        }
+    }
+
+    async fn data_request(&self, store: StoreId, first: u64, frames: FrameRun) -> Result<(), HostError> {
+        let mut pieces = Vec::new();
+        cut(&mut pieces, 0, first, frames)?;
+        let mut outcome = Ok(());
+        self.move_data(op::DATA_REQUEST, store, &pieces, |_, result| outcome = outcome.and(result)).await;
+        outcome
+    }
+
+    async fn data_return(&self, store: StoreId, runs: &mut [StoreRun]) {
+        let mut pieces = Vec::new();
+        for (index, run) in runs.iter_mut().enumerate() {
+            run.result = cut(&mut pieces, index, run.first, run.frames);
+        }
+        let note = |run: usize, result: Result<(), HostError>| {
+            if let Some(run) = runs.get_mut(run) {
+                run.result = run.result.and(result);
+            }
+        };
+        self.move_data(op::DATA_RETURN, store, &pieces, note).await;
+    }
+
+    async fn synchronize(&self, store: StoreId, pages: PageRange) -> Result<(), HostError> {
+        let entry = |_| CallEntry::new(op::SYNCHRONIZE, flags_of(store), [pages.start, pages.end - pages.start, 0]);
+        let statuses = self.carry_out(false, 1, entry).await;
+        statuses.into_iter().try_for_each(result_of)
+    }
+
+    fn stat(&self, selector: u64) -> Result<u64, HostError> {
+        self.ask(&CallEntry::new(op::STAT, 0, [selector, 0, 0])).map(|[number, ..]| number)
+    }
+
+    fn discard(&self, run: FrameRun) -> Result<(), HostError> {
+        self.ask(&run_entry(op::DISCARD, &run)).map(|_| ())
     }
 }

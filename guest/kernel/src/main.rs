@@ -8,11 +8,13 @@
 //! meets a half-done change: it notes the vector and returns. Everything else is a future on the executor.
 #![cfg_attr(guest_image, no_std, no_main)]
 
-#[cfg(guest_image)]
+#[cfg(any(guest_image, test))]
 extern crate alloc;
 
 #[cfg(any(guest_image, test))]
 mod page_table;
+#[cfg(any(guest_image, test))]
+mod pending;
 
 #[cfg(test)]
 #[path = "arch/strings.rs"]

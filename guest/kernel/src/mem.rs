@@ -49,6 +49,13 @@ impl SharedWords {
         self.0.get(index).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
+    /// Stores word `index`; no later load goes ahead of it. Past the end the store goes nowhere.
+    pub fn exchange(&self, index: usize, value: u64) {
+        if let Some(word) = self.0.get(index) {
+            word.swap(value, Ordering::SeqCst);
+        }
+    }
+
     /// Stores word `index`, with release order. Past the end the store goes nowhere.
     pub fn store(&self, index: usize, value: u64) {
         if let Some(word) = self.0.get(index) {

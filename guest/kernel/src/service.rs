@@ -8,7 +8,7 @@ use log::{error, info};
 use spin::Mutex;
 use wirevm_abi::boot::BootInfo;
 use wirevm_abi::port::{LIFECYCLE, LIFECYCLE_READY, NOTIFY};
-use wirevm_abi::ring;
+use wirevm_abi::{completion, feature, ring};
 use wirevm_agent::{Agent, Answer, Crash};
 use wirevm_map::{FrameAllocator, FrameRun, PageRange, Ports, Vm, VmMap};
 
@@ -74,10 +74,11 @@ pub fn run(info: &BootInfo, root: Frame, frames: &'static KernelFrames) -> ! {
     let shared = |address, pages| {
         SharedWords::in_reserved(address, pages, info.reserved_pages).expect("the loader's pages are reserved")
     };
-    let (host, hello) = match KernelHost::connect(shared(info.call_page, 1)) {
-        Ok(connected) => connected,
-        Err(status) => panic!("the host does not speak this contract: {status}"),
-    };
+    let (host, hello) =
+        match KernelHost::connect(shared(info.call_page, 1), shared(info.completion_ring, completion::PAGES)) {
+            Ok(connected) => connected,
+            Err(status) => panic!("the host does not speak this contract: {status}"),
+        };
     info!("{} MiB of RAM, {hello}", info.ram_pages / 256);
     let vm = Vm::new(host, frames, hello.wire_quota);
     let map = VmMap::new(vm, TASK_PAGES, KernelPmap::at_home(root, frames));
@@ -91,16 +92,28 @@ pub fn run(info: &BootInfo, root: Frame, frames: &'static KernelFrames) -> ! {
     let commands = Receiver::new(shared(info.command_ring, ring::PAGES));
     service.executor.spawn(Arc::clone(&service).take_commands(commands));
     service.executor.spawn(Arc::clone(&service).watch_keys(info.serial_vector));
+    if hello.features & feature::COMPLETIONS != 0 {
+        service.executor.spawn(Arc::clone(&service).take_completions(info.completion_vector));
+    }
     arch::port_out(LIFECYCLE, LIFECYCLE_READY);
     service.executor.run(&service.events)
 }
 
 impl Service {
-    /// Carries out the commands as they come. The agent never waits: what can't go on is its own to keep.
+    /// Takes completions as they come. What waits for them goes on when the agent looks next.
+    async fn take_completions(self: Arc<Self>, vector: u64) {
+        loop {
+            self.agent.vm().host().take_completions();
+            self.events.interrupt(vector).await;
+        }
+    }
+
+    /// Carries out the commands as they come, one after the other. What can't go on is the agent's own to keep; only a command
+    /// that asks for it waits, for the host.
     async fn take_commands(self: Arc<Self>, mut commands: Receiver) {
         loop {
             match commands.receive() {
-                Ok(Some(message)) => self.carry_out(&message),
+                Ok(Some(message)) => self.carry_out(&message).await,
                 Ok(None) => self.events.interrupt(self.ring_vector).await,
                 Err(broken) => panic!("command ring: {broken}"),
             }
@@ -108,9 +121,9 @@ impl Service {
     }
 
     /// Carries out one command, whose first word is its id.
-    fn carry_out(self: &Arc<Self>, message: &[u64]) {
+    async fn carry_out(self: &Arc<Self>, message: &[u64]) {
         let Some((id, words)) = message.split_first() else { return };
-        match self.agent.answer_now(words) {
+        match self.agent.answer(words).await {
             Answer::Reply(reply) => {
                 let mut words = Vec::with_capacity(8);
                 words.push(*id);

@@ -31,6 +31,8 @@ pub enum EntryKind {
     StackGap,
     /// Nothing, for ever.
     Guard,
+    /// What another map rules over, which has the same page tables. It can't be clipped.
+    Submap,
 }
 
 impl EntryKind {

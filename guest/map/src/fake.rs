@@ -8,6 +8,7 @@ mod host;
 mod machine;
 mod pmap;
 mod ram;
+mod stores;
 
 pub use executor::{Deadlock, Executor, Output, block_on, yield_now};
 pub use host::{FakeHost, HostCall};

@@ -144,6 +144,31 @@ impl SyncFlags {
 
 flag_word!(SyncFlags);
 
+/// What [`VmMap::msync_posix`](crate::VmMap::msync_posix) does; the numbers are those of Linux's `MS_*`.
+///
+/// The word keeps whatever bits it was made of: the operation refuses unknown ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MsyncFlags(u32);
+
+impl MsyncFlags {
+    /// Only start the writing.
+    pub const ASYNC: Self = Self(1);
+    /// Empty the cache of the range afterwards.
+    pub const INVALIDATE: Self = Self(2);
+    /// Wait until the bytes are on stable storage; also what no flag means.
+    pub const SYNC: Self = Self(4);
+
+    const KNOWN: u32 = Self::ASYNC.0 | Self::INVALIDATE.0 | Self::SYNC.0;
+
+    /// Tells whether a bit is set that no flag has.
+    #[must_use]
+    pub const fn has_unknown(self) -> bool {
+        self.0 & !Self::KNOWN != 0
+    }
+}
+
+flag_word!(MsyncFlags);
+
 #[cfg(test)]
 mod test {
     use super::{SyncFlags, WireFlags};

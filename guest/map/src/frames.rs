@@ -1,6 +1,7 @@
 //! A pure allocator of physical frames, for whoever implements [`Frames`](crate::Frames).
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use crate::ports::OutOfFrames;
 use crate::units::FrameRun;
@@ -84,6 +85,23 @@ impl FrameAllocator {
             whole.pages += pages;
         }
         self.note(whole, zero);
+    }
+
+    /// Offers `give` each free run that is not known to be zero, in order; it is from then on where `give` returns `true`.
+    /// Where it returns `false` no more are offered. Returns how many pages became so.
+    pub fn trim(&mut self, give: &mut dyn FnMut(FrameRun) -> bool) -> u64 {
+        let used = self.runs.iter().filter(|(_, (_, zero))| !zero);
+        let used: Vec<FrameRun> = used.map(|(&first, &(pages, _))| FrameRun::new(first, pages)).collect();
+        let mut given = 0;
+        for run in used {
+            if !give(run) {
+                break;
+            }
+            self.cut(run);
+            self.free(run, true);
+            given += run.pages;
+        }
+        given
     }
 
     /// Takes `taken` out of the free run that it lies in, and tells whether that was known to be zero.
@@ -187,6 +205,24 @@ mod test {
             frames.free(FrameRun::new(first, pages), false);
         }
         assert_eq!(frames.allocate(6), Ok((FrameRun::new(0, 6), false)));
+    }
+
+    #[test]
+    fn trim_makes_used_runs_zero_until_one_is_refused() {
+        let mut frames = FrameAllocator::new();
+        for (first, zero) in [(0, false), (4, true), (8, false), (20, false)] {
+            frames.free(FrameRun::new(first, 4), zero);
+        }
+        let mut offered = Vec::new();
+        let given = frames.trim(&mut |run| {
+            offered.push(run);
+            run.first != 20
+        });
+        assert_eq!((given, frames.free_pages()), (8, 16));
+        assert_eq!(offered, [FrameRun::new(0, 4), FrameRun::new(8, 4), FrameRun::new(20, 4)]);
+        assert_eq!(frames.allocate(16), Ok((FrameRun::new(0, 12), true)), "neighbours of one kind are one run");
+        assert_eq!(frames.allocate(16), Ok((FrameRun::new(20, 4), false)));
+        assert_eq!(frames.trim(&mut |_| true), 0);
     }
 
     #[test]

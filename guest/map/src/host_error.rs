@@ -13,6 +13,15 @@ impl KernReturn {
         }
     }
 
+    /// Returns what opening a store answers.
+    pub(crate) const fn from_store_error(error: HostError) -> Self {
+        match error {
+            HostError::Rejected => Self::InvalidArgument,
+            HostError::Shortage | HostError::Quota | HostError::Busy => Self::ResourceShortage,
+            HostError::Io | HostError::Poisoned | HostError::Unsupported => Self::Failure,
+        }
+    }
+
     /// Returns what a sync answers: the bytes are not known to be stable, whatever the reason (rows H7, D-B).
     /// Of the codes that Mach's `vm_msync` has none fits better, a host without stable storage included.
     pub(crate) const fn from_sync_error(_error: HostError) -> Self {

@@ -17,6 +17,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod control;
 mod entry;
 mod errno;
 #[cfg(any(test, feature = "fake"))]
@@ -27,6 +28,7 @@ mod frames;
 mod handle;
 mod host_error;
 mod kern_return;
+mod manager;
 mod map;
 mod objects;
 #[cfg(test)]
@@ -39,14 +41,17 @@ mod wait;
 
 pub use entry::{EntryKind, Inheritance};
 pub use errno::Errno;
-pub use flags::{LockAllFlags, SyncFlags, WireFlags};
+pub use flags::{LockAllFlags, MsyncFlags, SyncFlags, WireFlags};
 pub use frames::FrameAllocator;
-pub use handle::{ObjectHandle, PagerFault};
+pub use handle::{ObjectHandle, PagerFault, Supply};
 pub use kern_return::KernReturn;
+pub use manager::{ManagerPort, Message, ShouldReturn};
 pub use map::{
-    Advice, EntryRow, FrameRow, LayoutRow, MapLimits, MapMode, MapStats, Placement, Violation, VmMap, check_all,
-    check_quiet,
+    Advice, EntryRow, FrameRow, LayoutRow, MapLimits, MapMode, MapStats, PageState, Placement, Violation, VmMap,
+    check_all, check_quiet,
 };
-pub use ports::{Frames, FreshFrames, Host, HostError, OutOfFrames, Pmap, Ports, SyncMode, SyncRun};
+pub use ports::{
+    Frames, FreshFrames, Host, HostError, OutOfFrames, Pmap, Ports, StoreId, StoreKind, StoreRun, SyncRun,
+};
 pub use units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
-pub use vm::Vm;
+pub use vm::{Background, Vm};

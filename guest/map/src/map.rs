@@ -12,18 +12,22 @@ mod inherit;
 mod lock;
 mod map_object;
 mod msync;
+mod msync_posix;
 mod obstacle;
 mod protect;
 mod query;
 mod stack;
+mod submap;
 #[cfg(test)]
 mod testing;
 mod transition;
 mod unwire;
 mod wire;
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
 
@@ -32,7 +36,8 @@ pub use allocate::Placement;
 pub use check::{Violation, check_all, check_quiet};
 pub use lock::MapLimits;
 pub use map_object::MapMode;
-pub use query::{EntryRow, FrameRow, LayoutRow, MapStats};
+pub(crate) use msync::terminate;
+pub use query::{EntryRow, FrameRow, LayoutRow, MapStats, PageState};
 
 use crate::entry::{MapEntry, OperationId};
 use crate::flags::LockAllFlags;
@@ -56,6 +61,24 @@ pub struct VmMap<P: Ports> {
     state: Mutex<MapState<P>>,
     /// Woken after transition marks went or system wirings ended, when somebody had asked for it.
     transitions: WaitQueue,
+    /// The page tables, which a map shares with its submaps.
+    tables: Arc<Tables<P>>,
+}
+
+/// Keeps page tables for as long as a map uses them.
+struct Tables<P: Ports> {
+    vm: Arc<Vm<P>>,
+    space: SpaceId,
+    /// A map ended with entries, whose objects know the page tables; see [`VmMap`].
+    are_shown: AtomicBool,
+}
+
+impl<P: Ports> Drop for Tables<P> {
+    fn drop(&mut self) {
+        if !*self.are_shown.get_mut() {
+            drop(self.vm.objects().remove_space(self.space));
+        }
+    }
 }
 
 /// What a map's lock guards.
@@ -82,6 +105,10 @@ struct MapState<P: Ports> {
     user_wired_pages: u64,
     /// Why the host last refused something.
     last_host_error: Option<HostError>,
+    /// The maps that rule over entries of this one, by the entry's first page.
+    submaps: BTreeMap<u64, Arc<VmMap<P>>>,
+    /// The map was a submap, and nothing can be mapped in it any more.
+    is_detached: bool,
 }
 
 /// What an operation does after it has unlocked the map.
@@ -96,22 +123,9 @@ impl<P: Ports> VmMap<P> {
     /// Creates an empty map of the virtual pages `pages`, whose mappings go into `pmap`.
     pub fn new(vm: Arc<Vm<P>>, pages: PageRange, pmap: P::Pmap) -> Self {
         let space = vm.objects().add_space(pmap);
-        let state = MapState {
-            vm: Arc::clone(&vm),
-            bounds: pages,
-            entries: RunMap::new(),
-            space,
-            timestamp: 0,
-            operation: 0,
-            busy: 0,
-            busy_awaited: false,
-            wire_future: LockAllFlags::default(),
-            limits: MapLimits::default(),
-            heap: None,
-            user_wired_pages: 0,
-            last_host_error: None,
-        };
-        Self { vm, bounds: pages, state: Mutex::new(state), transitions: WaitQueue::new() }
+        let state = MapState::new(Arc::clone(&vm), pages, space);
+        let tables = Arc::new(Tables { vm: Arc::clone(&vm), space, are_shown: AtomicBool::new(false) });
+        Self { vm, bounds: pages, state: Mutex::new(state), transitions: WaitQueue::new(), tables }
     }
 
     /// Returns the system that the map lives in.
@@ -157,12 +171,34 @@ impl<P: Ports> VmMap<P> {
     }
 }
 
+impl<P: Ports> MapState<P> {
+    /// Returns the state of an empty map with the page tables `space`.
+    fn new(vm: Arc<Vm<P>>, bounds: PageRange, space: SpaceId) -> Self {
+        Self {
+            vm,
+            bounds,
+            entries: RunMap::new(),
+            space,
+            timestamp: 0,
+            operation: 0,
+            busy: 0,
+            busy_awaited: false,
+            wire_future: LockAllFlags::default(),
+            limits: MapLimits::default(),
+            heap: None,
+            user_wired_pages: 0,
+            last_host_error: None,
+            submaps: BTreeMap::new(),
+            is_detached: false,
+        }
+    }
+}
+
 impl<P: Ports> Drop for VmMap<P> {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
         // Objects that a map still shows know its page tables; see the type's documentation.
-        if state.entries.len() == 0 {
-            drop(self.vm.objects().remove_space(state.space));
+        if self.state.get_mut().entries.len() > 0 {
+            self.tables.are_shown.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -10,8 +10,10 @@ mod collapse;
 mod copy;
 mod count;
 mod extent;
+mod managed;
 mod pager;
 mod populate;
+mod returns;
 mod view;
 mod window;
 mod withdraw;
@@ -25,8 +27,10 @@ pub(crate) use chain::Found;
 pub(crate) use copy::Transfer;
 pub(crate) use count::{Counts, PinList};
 pub(crate) use extent::{Extent, Pin, Resident};
+pub(crate) use managed::{Coming, Managed, Manager, StoreIn};
 pub(crate) use pager::{FilePager, PageIn};
 pub(crate) use populate::{BLOCK_PAGES, Obstacle};
+pub(crate) use returns::{Returns, Sending, Sent};
 pub(crate) use view::View;
 pub(crate) use window::Window;
 
@@ -35,6 +39,12 @@ use crate::ports::{Frames, Ports};
 /// Names an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectId(u32);
+
+impl ObjectId {
+    pub(crate) const fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// Names the page tables of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +60,8 @@ pub(crate) enum Pager {
     Ram,
     /// A file whose content is made up.
     File(FilePager),
+    /// A manager that keeps a copy somewhere else.
+    Managed(Managed),
 }
 
 /// The object that an object without a page of its own shows instead.
@@ -103,7 +115,10 @@ impl VmObject {
 
     /// Tells whether pages that are absent come from somewhere else than zero.
     pub(crate) const fn is_external(&self) -> bool {
-        matches!(self.pager, Pager::File(_))
+        match self.pager {
+            Pager::Ram => false,
+            Pager::File(_) | Pager::Managed(_) => true,
+        }
     }
 }
 
@@ -111,6 +126,8 @@ impl VmObject {
 #[derive(Debug, Default)]
 pub(crate) struct ObjectTable {
     objects: Slab<VmObject>,
+    /// Objects that nobody uses any more and whose managers have not been told. Each is held.
+    terminating: alloc::vec::Vec<ObjectId>,
     #[cfg(test)]
     pub(crate) mutant: Option<crate::planted::Mutant>,
 }
@@ -140,6 +157,12 @@ impl ObjectTable {
         ObjectId(u32::try_from(self.objects.insert(object)).unwrap_or(u32::MAX))
     }
 
+    /// Returns the object of that number, if there is one.
+    pub(crate) fn by_number(&self, number: u64) -> Option<ObjectId> {
+        let id = ObjectId(u32::try_from(number).ok()?);
+        self.objects.contains(id.0 as usize).then_some(id)
+    }
+
     /// Returns all objects.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ObjectId, &VmObject)> {
         self.objects.iter().map(|(id, object)| (ObjectId(u32::try_from(id).unwrap_or(u32::MAX)), object))
@@ -156,6 +179,10 @@ impl ObjectTable {
             }
             match object.shadows.as_slice() {
                 [] => {
+                    // The manager gets back what is its own before its object ends (row O-10).
+                    if self.begin_termination(id) {
+                        return;
+                    }
                     let mut object = self.objects.remove(id.0 as usize);
                     object.resident.remove_all(|run| frames.free(run));
                     if let Some(Backing { object: below, .. }) = object.backing {
@@ -180,6 +207,7 @@ impl<P: Ports> Objects<P> {
     pub(crate) const fn new() -> Self {
         let table = ObjectTable {
             objects: Slab::new(),
+            terminating: alloc::vec::Vec::new(),
             #[cfg(test)]
             mutant: None,
         };

@@ -56,6 +56,54 @@ pub(crate) enum Mutant {
     PinGoesBeforeHost,
     /// A fault does not wait for the mark on its entry (row T-08).
     FaultIgnoresMarks,
+    /// A sync that begins within a submap begins where the submap does (row H-05).
+    SubmapSyncsFromItsStart,
+    /// What a map does to page tables reaches into its submaps.
+    MarksOfSubmapsAreLost,
+    /// Pages that could not be returned count as clean (row E-02, decision D-B).
+    FailedReturnMakesClean,
+    /// What is written to a page during its write is forgotten when that ends (row Z-01).
+    WriteMakesCleanWhatItMissed,
+    /// INVALIDATE drops pages that could not be returned (row E-02).
+    FlushDropsWhatFailed,
+    /// INVALIDATE drops wired pages (row Q-04).
+    FlushDropsWired,
+    /// INVALIDATE alone does not return precious pages (row M-04, decision D-A).
+    PreciousIsLostByInvalidate,
+    /// A completion ends every synchronization that it overlaps (row K-06).
+    CompletionNeedNotMatch,
+    /// Synchronizations that overlap are out at the same time (row K-03).
+    SynchronizationsOverlap,
+    /// The next synchronization begins while the pages do not show yet that the one before has failed (row K-03).
+    SynchronizationIsOverBeforeItShows,
+    /// Who waits for a manager that dies is not told (row K-08).
+    DeathForgetsWaiters,
+    /// Pages that nobody has asked for are taken (row O-03).
+    SupplyIsTakenUnasked,
+    /// The end of an object returns nothing (row O-10).
+    EndReturnsNothing,
+    /// ASYNCHRONOUS begins no write (row M-02).
+    AsynchronousBeginsNothing,
+    /// KILLPAGES reaches wired pages (row M-05).
+    KillReachesWired,
+    /// What was written through other mappings of a manager's pages is not collected (row M-01).
+    MarksElsewhereAreLost,
+    /// What was returned counts as synchronized although that has failed (row K-02).
+    FailedSyncCountsAsDone,
+}
+
+std::thread_local! {
+    static OF_THREAD: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
+}
+
+/// Plants `mutant` into whatever this thread does from now on, beside what is planted into single systems.
+pub(crate) fn plant_in_thread(mutant: Option<Mutant>) {
+    OF_THREAD.set(mutant);
+}
+
+/// Tells whether `mutant` is planted into what this thread does.
+pub(crate) fn is_planted(mutant: Mutant) -> bool {
+    OF_THREAD.get() == Some(mutant)
 }
 
 /// What is planted into a system.

@@ -40,13 +40,28 @@ impl fmt::Display for HostError {
 
 impl core::error::Error for HostError {}
 
-/// Whether a sync waits for stable storage.
+/// Names an open store of the host: a file that backs a memory object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u16);
+
+/// Whether a store keeps its copy of a page that it has supplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SyncMode {
-    /// Success means: the bytes are on stable storage.
-    Wait,
-    /// Success means: the writing is started. Pages stay dirty in the guest.
-    NoWait,
+pub enum StoreKind {
+    /// It does.
+    Store,
+    /// It does not: a supplied page is precious, and must be returned even if nobody wrote to it.
+    Exclusive,
+}
+
+/// One run of a data return and, afterwards, its own result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreRun {
+    /// The store's page that the first frame is for.
+    pub first: u64,
+    /// The frames to take the bytes from.
+    pub frames: FrameRun,
+    /// What became of it; set by [`Host::data_return`].
+    pub result: Result<(), HostError>,
 }
 
 /// One run of a sync request and, afterwards, its own result.
@@ -79,8 +94,88 @@ pub trait Host: Send + Sync {
         None
     }
 
-    /// Syncs every run and fills in its `result`; all are started before any is awaited.
-    fn sync(&self, runs: &mut [SyncRun], mode: SyncMode) -> impl Future<Output = ()> + Send;
+    /// Puts every run on stable storage and fills in its `result`. All are begun before the future is first pending, so that
+    /// whoever polls it once and awaits it later has started the writing; a host that is busy is waited for.
+    fn sync(&self, runs: &mut [SyncRun]) -> impl Future<Output = ()> + Send;
+
+    /// Returns how many requests the host has accepted and not answered yet: whoever waits for one of them will go on
+    /// without anybody else's doing. A request counts until the future of its call has ended, so that the number falls only
+    /// where operations are polled, and whoever sees it above 0 will still be woken.
+    fn outstanding(&self) -> u64 {
+        0
+    }
+
+    /// Returns how many calls of [`Host::sync`], [`Host::data_request`], [`Host::data_return`] and [`Host::synchronize`] have
+    /// ended since the start, whatever came of them. Counted where [`Host::outstanding`] is.
+    fn answered(&self) -> u64 {
+        0
+    }
+
+    /// Opens a store by name, with at least `pages` pages.
+    ///
+    /// # Errors
+    /// [`HostError::Unsupported`] where there are none, [`HostError::Busy`] when it is open already, [`HostError::Quota`],
+    /// [`HostError::Io`], [`HostError::Rejected`] for what is no name.
+    fn open_store(&self, name: &str, pages: u64, kind: StoreKind) -> Result<StoreId, HostError> {
+        let _ = (name, pages, kind);
+        Err(HostError::Unsupported)
+    }
+
+    /// Closes a store, about which no call is under way.
+    fn close_store(&self, store: StoreId) {
+        let _ = store;
+    }
+
+    /// Fills frames with the store's pages from `first` on. Of an exclusive store the frames are the only copy afterwards.
+    ///
+    /// # Errors
+    /// [`HostError::Io`] when a page can't be read or was lost; what the frames hold is unknown then.
+    fn data_request(
+        &self,
+        store: StoreId,
+        first: u64,
+        frames: FrameRun,
+    ) -> impl Future<Output = Result<(), HostError>> + Send {
+        let _ = (store, first, frames);
+        core::future::ready(Err(HostError::Unsupported))
+    }
+
+    /// Writes every run to the store and fills in its `result`. What the store has is not stable yet. Begins like
+    /// [`Host::sync`].
+    fn data_return(&self, store: StoreId, runs: &mut [StoreRun]) -> impl Future<Output = ()> + Send {
+        let _ = store;
+        for run in runs {
+            run.result = Err(HostError::Unsupported);
+        }
+        core::future::ready(())
+    }
+
+    /// Puts what was returned of the store's `pages` on stable storage.
+    ///
+    /// # Errors
+    /// [`HostError::Io`] as long as a returned page of them is not known to be stable.
+    fn synchronize(&self, store: StoreId, pages: PageRange) -> impl Future<Output = Result<(), HostError>> + Send {
+        let _ = (store, pages);
+        core::future::ready(Err(HostError::Unsupported))
+    }
+
+    /// Returns one of the host's numbers by its selector in the contract.
+    ///
+    /// # Errors
+    /// [`HostError::Rejected`] for a selector that the host does not know.
+    fn stat(&self, selector: u64) -> Result<u64, HostError> {
+        let _ = selector;
+        Err(HostError::Unsupported)
+    }
+
+    /// Gives the content of frames that nobody uses back to the host; they are zero afterwards.
+    ///
+    /// # Errors
+    /// [`HostError::Unsupported`] where RAM is a file, [`HostError::Busy`] when a frame is wired; nothing is given back then.
+    fn discard(&self, run: FrameRun) -> Result<(), HostError> {
+        let _ = run;
+        Err(HostError::Unsupported)
+    }
 }
 
 /// No frame is left.
@@ -161,6 +256,12 @@ pub trait Frames: Send + Sync {
 
     /// Stores `byte` into all 4096 bytes of `frame`, which is taken.
     fn fill(&self, frame: u64, byte: u8);
+
+    /// Offers `give` each run of free frames that are not known to be zero. Where it returns `true` they are from then on; where
+    /// it returns `false` no more are offered. Returns how many pages became so.
+    fn trim(&self, _give: &mut dyn FnMut(FrameRun) -> bool) -> u64 {
+        0
+    }
 }
 
 /// The three ports as one type parameter.

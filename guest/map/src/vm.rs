@@ -1,18 +1,27 @@
 //! What all maps of a system share.
 
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::{Mutex, MutexGuard};
 
 use crate::frame_runs::FrameRuns;
 use crate::handle::ObjectHandle;
-use crate::objects::{FilePager, Objects, Pager, VmObject};
-use crate::ports::Ports;
-use crate::units::FrameRun;
+use crate::kern_return::KernReturn;
+use crate::manager::ManagerPort;
+use crate::map::terminate;
+use crate::objects::{FilePager, Managed, Manager, Objects, Pager, VmObject};
+use crate::ports::{Frames, Host, HostError, Ports, StoreKind};
+use crate::units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange};
 use crate::wait::WaitQueue;
+
+/// Work that nobody waits for; see [`Vm::take_background`].
+pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The system that maps live in: its host, its frames, its objects and its limit on user wiring.
 ///
@@ -26,6 +35,10 @@ pub struct Vm<P: Ports> {
     /// Woken after something ended that pages were busy with: a write to stable storage, a call to the host, a page's
     /// way from its pager.
     idle: WaitQueue,
+    /// Work that nobody waits for and nobody has taken yet.
+    background: Mutex<VecDeque<Background>>,
+    /// How many objects ended before their managers had all that they were owed.
+    lost_objects: AtomicU64,
     #[cfg(test)]
     pub(crate) planted: crate::planted::Planted,
 }
@@ -40,6 +53,8 @@ impl<P: Ports> Vm<P> {
             user_wired_pages: AtomicU64::new(0),
             user_wire_limit_pages: AtomicU64::new(user_wire_limit_pages),
             idle: WaitQueue::new(),
+            background: Mutex::new(VecDeque::new()),
+            lost_objects: AtomicU64::new(0),
             #[cfg(test)]
             planted: crate::planted::Planted::default(),
         })
@@ -102,6 +117,102 @@ impl<P: Ports> Vm<P> {
     /// It stands for files until there are managers that keep some. What is written to its pages stays in guest memory.
     pub fn file_object(self: &Arc<Self>, pages: u64, readahead: u64) -> ObjectHandle<P> {
         self.add_object(Pager::File(FilePager::new(pages, readahead)), pages)
+    }
+
+    /// Makes an object of `pages` pages that a store of the host's backs. Its name is the store's.
+    ///
+    /// # Errors
+    /// [`KernReturn::Failure`] where there are no stores, or the store can't be opened; [`KernReturn::ResourceShortage`] where it
+    /// is in use or a quota forbids it; [`KernReturn::InvalidArgument`] for what is no name or no size.
+    pub fn store_object(
+        self: &Arc<Self>,
+        name: &str,
+        pages: u64,
+        kind: StoreKind,
+    ) -> Result<ObjectHandle<P>, KernReturn> {
+        if pages == 0 {
+            return Err(KernReturn::InvalidArgument);
+        }
+        let store = self.host.open_store(name, pages, kind).map_err(KernReturn::from_store_error)?;
+        Ok(self.add_object(Pager::Managed(Managed::new(Manager::Store(store, kind))), pages))
+    }
+
+    /// Makes the port of a manager that is a task.
+    pub fn manager_port(&self) -> Arc<ManagerPort> {
+        ManagerPort::new()
+    }
+
+    /// Makes an object of `pages` pages whose manager listens at `port`.
+    pub fn managed_object(self: &Arc<Self>, port: &Arc<ManagerPort>, pages: u64) -> ObjectHandle<P> {
+        self.add_object(Pager::Managed(Managed::new(Manager::Task(Arc::clone(port)))), pages)
+    }
+
+    /// As [`ObjectHandle::synchronize_completed`], for the object of that [number](ObjectHandle::number): a manager is asked
+    /// for the last time when nobody has a handle any more.
+    ///
+    /// # Errors
+    /// As there, and for a number that stands for no object.
+    pub fn synchronize_completed(
+        &self,
+        object: u64,
+        offset: u64,
+        length: u64,
+        status: Result<(), KernReturn>,
+    ) -> Result<(), KernReturn> {
+        let end = offset.checked_add(length).filter(|end| (end | offset).is_multiple_of(PAGE_SIZE));
+        let pages = PageRange::new(offset >> PAGE_SHIFT, end.ok_or(KernReturn::InvalidArgument)? >> PAGE_SHIFT);
+        let mut objects = self.objects();
+        let managed = objects.table.by_number(object).and_then(|id| objects.table[id].managed_mut());
+        let is_known = managed.is_some_and(|managed| managed.complete_sync(pages, status));
+        drop(objects);
+        if !is_known {
+            return Err(KernReturn::InvalidArgument);
+        }
+        self.idle.wake_all();
+        Ok(())
+    }
+
+    /// Takes work that the system does for nobody who waits: writes that were only to be started, and the last returns of objects
+    /// that nobody uses any more. Whoever runs operations polls it to its end beside them, and looks for more after each.
+    pub fn take_background(self: &Arc<Self>) -> Option<Background> {
+        if let Some(work) = self.background.lock().pop_front() {
+            return Some(work);
+        }
+        let ended = self.objects().table.next_terminating()?;
+        Some(Box::pin(terminate(Arc::clone(self), ended)))
+    }
+
+    /// Leaves work to whoever takes it.
+    pub(crate) fn put_background(&self, work: Background) {
+        self.background.lock().push_back(work);
+    }
+
+    /// Returns how many objects have ended with pages that their managers did not get, because these failed.
+    pub fn lost_objects(&self) -> u64 {
+        self.lost_objects.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_lost(&self) {
+        self.lost_objects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives the content of free frames back to the host; returns how many pages.
+    ///
+    /// # Errors
+    /// Why the host takes none.
+    pub fn trim(&self) -> Result<u64, HostError> {
+        let mut refused = None;
+        let pages = self.frames.trim(&mut |run| match self.host.discard(run) {
+            Ok(()) => true,
+            Err(error) => {
+                refused = Some(error);
+                false
+            }
+        });
+        match refused {
+            Some(error) if pages == 0 => Err(error),
+            _ => Ok(pages),
+        }
     }
 
     fn add_object(self: &Arc<Self>, pager: Pager, pages: u64) -> ObjectHandle<P> {

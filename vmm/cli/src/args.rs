@@ -41,6 +41,11 @@ pub enum Command {
     /// Check what this host offers, and say how to fix what it lacks
     #[command(after_help = ExitCode::help())]
     Doctor(DoctorArgs),
+    /// Show what a RAM file says of itself, and what its pages hold
+    ///
+    /// The file is only read. Where a machine was killed, what it had synced is found here.
+    #[command(after_help = ExitCode::help())]
+    Ramfile(RamfileArgs),
     /// Measure
     Bench(BenchArgs),
 }
@@ -54,7 +59,9 @@ pub struct MachineArgs {
     /// Guest memory
     ///
     /// A comma list of size=SIZE (K, M, G or T may follow the number), file=FILE (made if it does not exist) and
-    /// durability=none|shared. The first item may be a bare size.
+    /// durability=none|shared. The first item may be a bare size. With durability=shared a sync promises stable storage, with
+    /// none no sync does. Guest memory is its own backing: what its manager keeps is the very page that the guest uses, so
+    /// a sync with INVALIDATE leaves the bytes of guest memory as they are. Objects in a store read their file again.
     #[arg(long, value_name = "size=,file=,durability=", allow_hyphen_values = true, help_heading = "Machine")]
     pub memory: Option<MemoryConfig>,
     /// Read options from a TOML file; the command line wins
@@ -63,6 +70,14 @@ pub struct MachineArgs {
     /// Most memory that the guest may keep wired
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Limits")]
     pub wire_quota: Option<Size>,
+    /// Folder for stores: host files that the guest's memory objects can have behind them
+    ///
+    /// It must exist. Each store is a file in it, made when a guest first opens it; without a folder there are no stores.
+    #[arg(long, value_name = "DIR", help_heading = "Machine")]
+    pub store: Option<PathBuf>,
+    /// Most bytes that the guest may have in stores, open and closed ones together [default: 64M]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Limits")]
+    pub store_quota: Option<Size>,
     /// Stop the machine after that many seconds
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true, help_heading = "Limits")]
     pub timeout: Option<f64>,
@@ -136,6 +151,26 @@ pub struct DoctorArgs {
     pub output: OutputArgs,
 }
 
+/// `wirevm ramfile`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RamfileArgs {
+    /// The RAM file; no machine may be using it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Show the bytes of that page of RAM, counted from 0
+    #[arg(long, value_name = "N", help_heading = "Pages")]
+    pub page: Option<u64>,
+    /// Show that many pages from --page on
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "page", help_heading = "Pages")]
+    pub count: u64,
+    /// Show the pages that hold these bytes, at most 64 of them
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["page", "count"], help_heading = "Pages")]
+    pub find: Option<String>,
+    /// The output.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// `wirevm bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
@@ -185,6 +220,8 @@ impl MachineArgs {
             kernel: self.kernel.clone(),
             memory: self.memory.clone().unwrap_or_default(),
             wire_quota: self.wire_quota,
+            store: self.store.clone(),
+            store_quota: self.store_quota,
             timeout: self.timeout,
             on_storage_error: self.on_storage_error,
             script: None,
@@ -237,6 +274,7 @@ impl Command {
             Self::Run(args) => args.output,
             Self::Script(args) => args.output,
             Self::Doctor(args) => args.output,
+            Self::Ramfile(args) => args.output,
             Self::Bench(BenchArgs { what: Bench::Boot(args) }) => args.output,
         }
     }

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use wirevm_abi::PAGE_SIZE;
 use wirevm_agent::{Command, MAIN_TASK, Reply, Request};
-use wirevm_devices::pin::LockFaults;
 use wirevm_vmm::{Machine, Outcome};
 
 use crate::config::MachineOptions;
 use crate::exit_code::{CommandError, ExitCode};
-use crate::kvm_target::{KvmTarget, ended};
+use crate::kvm_target::{KvmTarget, Orders, ended};
 use crate::prepare::prepare;
 use crate::report::{BenchReport, MachineReport, Measurement};
 use crate::script::target::Target;
@@ -132,7 +131,7 @@ fn cost_of(machine: &mut Machine, command: &Command) -> Result<Cost, CommandErro
 
 fn call(machine: &mut Machine, command: &Command) -> Result<Reply, CommandError> {
     let request = Request { task: MAIN_TASK, thread: 0, command: *command };
-    KvmTarget::new(machine, LockFaults::default()).call(&request)
+    KvmTarget::new(machine, Orders::default()).call(&request)
 }
 
 fn refused(operation: &str) -> CommandError {

@@ -1,10 +1,11 @@
 //! One script on every host, and what they say differently: where one disagrees with the others, its layer is to be
 //! suspected, for the memory system above it is the same.
 
+use tempfile::TempDir;
 use wirevm_devices::durability::Durability;
 use wirevm_vmm::{Outcome, signal};
 
-use crate::config::MachineOptions;
+use crate::config::{MachineOptions, StoreOptions};
 use crate::exit_code::{CommandError, ExitCode};
 use crate::hosts::HostKind;
 use crate::kvm_target::ended;
@@ -58,7 +59,8 @@ impl Difference {
     }
 }
 
-/// Carries a script out on each host, each with a fresh RAM. KVM is left out where this host has none.
+/// Carries a script out on each host, each with a fresh RAM, and with an empty folder of its own in the folder for stores. KVM is
+/// left out where this host has none.
 ///
 /// # Errors
 /// [`CommandError`] of the first host when no host could be set up, and when the user wants to end.
@@ -73,7 +75,12 @@ pub fn run(options: &MachineOptions, source: &ScriptSource, script: &Script) -> 
             left_out = Some(reason);
             continue;
         }
-        let result = session::run(host, &options, source, script);
+        // Removed again when the host is done with it.
+        let stores = fresh_stores(&options)?;
+        let result = match &stores {
+            Some((_folder, options)) => session::run(host, options, source, script),
+            None => session::run(host, &options, source, script),
+        };
         if signal::is_interrupted() {
             return Err(ended(&Outcome::Interrupted));
         }
@@ -90,6 +97,20 @@ pub fn run(options: &MachineOptions, source: &ScriptSource, script: &Script) -> 
     }
     let first = runs.into_iter().find_map(|(_, result)| result.err());
     Err(first.unwrap_or_else(|| CommandError::new(ExitCode::Failure, "there is no host")))
+}
+
+/// Makes an empty folder in the one for stores, if there is one, and returns it with options that name it in the other's place.
+fn fresh_stores(options: &MachineOptions) -> Result<Option<(TempDir, MachineOptions)>, CommandError> {
+    let Some(store) = &options.store else { return Ok(None) };
+    // A dot begins no store's name.
+    let made = tempfile::Builder::new().prefix(".wirevm-all-").tempdir_in(&store.folder);
+    let folder = made.map_err(|error| {
+        let reason = format!("the folder for stores '{}' cannot be written to: {error}", store.folder.display());
+        CommandError::new(ExitCode::Config, reason)
+    })?;
+    let store = StoreOptions { folder: folder.path().to_owned(), ..store.clone() };
+    let options = MachineOptions { store: Some(store), ..options.clone() };
+    Ok(Some((folder, options)))
 }
 
 /// Compares the results line by line, as far as each run came.
@@ -119,11 +140,14 @@ fn result_at(report: &RunReport, place: usize) -> Option<String> {
     }
 }
 
-/// Returns a result without what may differ: addresses, and how much a real kernel has in memory or has not written yet,
-/// which counts only against what was expected.
+/// Returns a result without what may differ: addresses, how much a real kernel has in memory or has not written yet, and what a
+/// host counts or gives back, which matter only against what was expected.
 fn comparable(step: &StepReport) -> String {
     let mut words = step.text.split_whitespace();
-    let asks_for_state = words.next() == Some("host") && matches!(words.next(), Some("resident" | "dirty"));
+    let asks_for_state = match words.next() {
+        Some("host") => matches!(words.next(), Some("resident" | "dirty")),
+        first => matches!(first, Some("stat" | "trim")),
+    };
     match (asks_for_state, step.ok) {
         (true, true) => "as expected".to_owned(),
         (true, false) => format!("not as expected ({})", step.expected),
@@ -150,11 +174,13 @@ fn without_addresses(text: &str) -> String {
 
 #[cfg(test)]
 mod test {
-    use super::{Difference, differences, without_addresses};
+    use super::{Difference, differences, fresh_stores, without_addresses};
+    use crate::config::{MachineOptions, StoreOptions};
     use crate::exit_code::{CommandError, ExitCode};
     use crate::hosts::HostKind;
     use crate::report::{MachineReport, RunReport};
     use crate::script::run::{End, Run, StepReport};
+    use std::path::Path;
     use std::time::Duration;
 
     fn step(line: usize, text: &str, result: &str, ok: bool) -> StepReport {
@@ -201,6 +227,24 @@ mod test {
         two.results.remove(0);
         assert_eq!((two.odd_one(), two.agreeing()), (None, vec![]));
         assert_eq!(two.suspect(), "no two agree: hosted (the host's services), or the fake");
+    }
+
+    #[test]
+    fn each_host_gets_an_empty_folder_for_stores_that_goes_away() {
+        let place = tempfile::tempdir().expect("a folder");
+        let options = |folder: &Path| {
+            let store = StoreOptions { folder: folder.to_owned(), quota_bytes: 4096 };
+            MachineOptions { store: Some(store), ..MachineOptions::default() }
+        };
+        let (made, fresh) = fresh_stores(&options(place.path())).expect("a folder").expect("stores");
+        let store = fresh.store.expect("stores");
+        assert_eq!((store.folder.parent(), store.quota_bytes), (Some(place.path()), 4096));
+        assert_eq!(store.folder.read_dir().expect("a folder").count(), 0);
+        drop(made);
+        assert_eq!(place.path().read_dir().expect("a folder").count(), 0);
+        assert!(fresh_stores(&MachineOptions::default()).expect("nothing to do").is_none());
+        let error = fresh_stores(&options(&place.path().join("none"))).expect_err("no folder");
+        assert_eq!(error.exit, ExitCode::Config);
     }
 
     #[test]

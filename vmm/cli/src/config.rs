@@ -17,6 +17,8 @@ use crate::size::{self, Bytes};
 pub const DEFAULT_RAM_BYTES: u64 = 64 << 20;
 /// Wire quota where none is asked for: what RLIMIT_MEMLOCK usually allows.
 pub const DEFAULT_WIRE_QUOTA_BYTES: u64 = 8 << 20;
+/// What a guest may have in stores where no quota is asked for.
+pub const DEFAULT_STORE_QUOTA_BYTES: u64 = 64 << 20;
 /// Largest guest RAM that is accepted: what KVM takes in one piece, 2^31 - 1 pages, in large pages.
 const MAX_RAM_BYTES: u64 = ((1 << 31) - 1) * PAGE_SIZE / LARGE_PAGE_SIZE * LARGE_PAGE_SIZE;
 /// Longest configuration file that is read.
@@ -65,6 +67,18 @@ pub enum ConfigError {
     /// A quota that is not made of pages.
     #[error("the wire quota must be a multiple of 4 KiB; {} is not", Bytes(*bytes))]
     WireQuota {
+        /// The quota asked for.
+        bytes: u64,
+    },
+    /// A quota of stores that is not made of pages.
+    #[error("the store quota must be a multiple of 4 KiB; {} is not", Bytes(*bytes))]
+    StoreQuota {
+        /// The quota asked for.
+        bytes: u64,
+    },
+    /// A quota for what there is not.
+    #[error("a store quota of {} means nothing without a folder for stores; name one with --store DIR", Bytes(*bytes))]
+    NoStore {
         /// The quota asked for.
         bytes: u64,
     },
@@ -235,6 +249,10 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// Most memory that the guest may keep wired.
     pub wire_quota: Option<Size>,
+    /// Folder for stores.
+    pub store: Option<PathBuf>,
+    /// Most memory that the guest may have in stores.
+    pub store_quota: Option<Size>,
     /// Time limit in seconds.
     pub timeout: Option<f64>,
     /// What happens when storage reports an error.
@@ -254,6 +272,15 @@ pub struct MemoryOptions {
     pub durability: Option<Durability>,
 }
 
+/// Checked options of stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The folder; nobody has looked at it.
+    pub folder: PathBuf,
+    /// Most bytes that the guest may have in stores, a multiple of the page size.
+    pub quota_bytes: u64,
+}
+
 /// Checked options of a machine; `None` leaves the choice to the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineOptions {
@@ -265,6 +292,8 @@ pub struct MachineOptions {
     pub memory: MemoryOptions,
     /// Most bytes that the guest may keep wired, a multiple of the page size.
     pub wire_quota_bytes: Option<u64>,
+    /// Stores; none if `None`.
+    pub store: Option<StoreOptions>,
     /// How long the machine may run.
     pub timeout: Option<Duration>,
     /// What happens when storage reports an error.
@@ -303,6 +332,8 @@ impl Config {
             kernel: self.kernel.or(other.kernel),
             memory: self.memory.or(other.memory),
             wire_quota: self.wire_quota.or(other.wire_quota),
+            store: self.store.or(other.store),
+            store_quota: self.store_quota.or(other.store_quota),
             timeout: self.timeout.or(other.timeout),
             on_storage_error: self.on_storage_error.or(other.on_storage_error),
             script: self.script.or(other.script),
@@ -328,6 +359,7 @@ impl Config {
         if let Some(bytes) = wire_quota_bytes.filter(|bytes| !bytes.is_multiple_of(PAGE_SIZE)) {
             return Err(ConfigError::WireQuota { bytes });
         }
+        let store = check_store(self.store, self.store_quota)?;
         let timeout = self.timeout.map(check_timeout).transpose()?;
         let MemoryConfig { file, durability, .. } = self.memory;
         let on = self.on.unwrap_or_default();
@@ -341,9 +373,23 @@ impl Config {
             kernel: self.kernel,
             memory: MemoryOptions { size_bytes, file, durability },
             wire_quota_bytes,
+            store,
             timeout,
             on_storage_error: self.on_storage_error.unwrap_or_default(),
         })
+    }
+}
+
+fn check_store(folder: Option<PathBuf>, quota: Option<Size>) -> Result<Option<StoreOptions>, ConfigError> {
+    if let Some(Size(bytes)) = quota.filter(|quota| !quota.0.is_multiple_of(PAGE_SIZE)) {
+        return Err(ConfigError::StoreQuota { bytes });
+    }
+    match (folder, quota) {
+        (None, Some(Size(bytes))) => Err(ConfigError::NoStore { bytes }),
+        (folder, quota) => {
+            let quota_bytes = quota.map_or(DEFAULT_STORE_QUOTA_BYTES, |quota| quota.0);
+            Ok(folder.map(|folder| StoreOptions { folder, quota_bytes }))
+        }
     }
 }
 

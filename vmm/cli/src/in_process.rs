@@ -7,13 +7,15 @@
 mod agent_thread;
 mod contract;
 mod memory;
+mod requests;
 mod tables;
 #[cfg(test)]
 mod test;
 
 pub use agent_thread::{AgentThread, Limits};
-pub use contract::{HostServices, ServiceHost};
+pub use contract::{HostServices, ServiceHost, StoreRequest};
 pub use memory::{FrameBytes, SoftwareMemory};
+pub use requests::Answer;
 
 use wirevm_map::PageRange;
 

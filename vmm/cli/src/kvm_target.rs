@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use wirevm_agent::{Command, Reply, Request};
 use wirevm_devices::pin::{LockFaults, PinStats};
+use wirevm_devices::sync::StorageFaults;
 use wirevm_map::{FrameRun, KernReturn};
 use wirevm_vmm::{ChannelError, Machine, Outcome};
 
 use crate::exit_code::{CommandError, ExitCode};
+use crate::script::awaits::settled;
 use crate::script::frames::wired;
-use crate::script::target::{HostFault, Target, TargetError, WitnessAnswer, WitnessQuery};
+use crate::script::target::{HostFault, StorageFault, Target, TargetError, WitnessAnswer, WitnessQuery};
 use crate::witness;
 
 /// Longest wait for one reply where no time limit was given: a hung guest is an error, not a hung command line.
@@ -39,10 +42,23 @@ pub const fn exit_code_of(outcome: &Outcome) -> ExitCode {
 #[derive(Debug)]
 pub struct KvmTarget<'a> {
     machine: &'a mut Machine,
-    lock_faults: LockFaults,
+    orders: Orders,
+    /// Whether storage is held: then the guest need not be waited for where it waits for storage.
+    holds_storage: bool,
     next_id: u64,
     /// Replies that came before somebody asked for them, by id.
     early: HashMap<u64, Vec<u64>>,
+}
+
+/// How a script gives orders to a machine's host, and where it looks: what the machine was given.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    /// Failures of locks.
+    pub locks: LockFaults,
+    /// Failures of storage.
+    pub storage: StorageFaults,
+    /// The folder for stores.
+    pub store: Option<PathBuf>,
 }
 
 /// The guest's agent said something that no agent says.
@@ -58,10 +74,9 @@ impl fmt::Display for Nonsense {
 impl std::error::Error for Nonsense {}
 
 impl<'a> KvmTarget<'a> {
-    /// Talks to the agent of a machine that is ready. Orders for failures go to `lock_faults`: those that the machine was
-    /// given.
-    pub fn new(machine: &'a mut Machine, lock_faults: LockFaults) -> Self {
-        Self { machine, lock_faults, next_id: 1, early: HashMap::new() }
+    /// Talks to the agent of a machine that is ready.
+    pub fn new(machine: &'a mut Machine, orders: Orders) -> Self {
+        Self { machine, orders, holds_storage: false, next_id: 1, early: HashMap::new() }
     }
 
     fn send(&mut self, request: &Request) -> Result<u64, TargetError> {
@@ -145,8 +160,12 @@ fn disagreement(
 
 impl Target for KvmTarget<'_> {
     fn call(&mut self, request: &Request) -> Result<Reply, TargetError> {
-        let id = self.send(request)?;
-        match (self.receive(id), &request.command) {
+        let holds_storage = self.holds_storage;
+        let answer = settled(request, holds_storage, |request| {
+            let id = self.send(request)?;
+            self.receive(id)
+        });
+        match (answer, &request.command) {
             (Err(_), Command::Exit { code }) if matches!(self.machine.outcome(), Some(Outcome::Exit { code: got }) if got == *code) => {
                 Ok(Reply::Done(KernReturn::Success))
             }
@@ -159,12 +178,37 @@ impl Target for KvmTarget<'_> {
     }
 
     fn witness(&mut self, query: WitnessQuery) -> Result<WitnessAnswer, TargetError> {
-        witness::answer(self.machine.witness(), self.machine.ram_pages(), &query)
+        match query {
+            WitnessQuery::StorePage { name, page } => witness::store_page(self.orders.store.as_deref(), name, page),
+            query => witness::answer(self.machine.witness(), self.machine.ram_pages(), &query),
+        }
     }
 
     fn fail_host(&mut self, fault: HostFault) -> Result<(), TargetError> {
-        self.lock_faults.fail_nth(fault.nth, fault.errno.number());
+        self.orders.locks.fail_nth(fault.nth, fault.errno.number());
         Ok(())
+    }
+
+    fn fail_storage(&mut self, fault: StorageFault) -> Result<(), TargetError> {
+        self.orders.storage.fail_nth(fault.nth, fault.errno.number());
+        Ok(())
+    }
+
+    fn hold_storage(&mut self, hold: bool) -> Result<(), TargetError> {
+        self.holds_storage = hold;
+        if hold {
+            self.orders.storage.hold();
+        } else {
+            self.orders.storage.release();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KvmTarget<'_> {
+    /// What the script held must not hold up the machine's end.
+    fn drop(&mut self) {
+        self.orders.storage.release();
     }
 }
 

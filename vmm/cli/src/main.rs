@@ -16,6 +16,7 @@ mod hosts;
 mod in_process;
 mod kvm_target;
 mod prepare;
+mod ramfile;
 mod report;
 mod script;
 mod session;
@@ -129,6 +130,15 @@ fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
         Command::Script(args) => {
             let options = args.resolve()?;
             run(&options, &ScriptSource::named(args.file.clone()), args.output)
+        }
+        Command::Ramfile(args) => {
+            let wanted = match (args.page, &args.find) {
+                (Some(first), _) => ramfile::Wanted::Pages { first, count: args.count },
+                (None, Some(text)) => ramfile::Wanted::Holding(text.as_bytes()),
+                (None, None) => ramfile::Wanted::Nothing,
+            };
+            let report = ramfile::look(&args.file, wanted)?;
+            Ok(tell(args.output, || report.document(), || report.text())?)
         }
         Command::Doctor(args) => examine(&args.resolve()?, args.output),
         Command::Bench(BenchArgs { what: Bench::Boot(args) }) => {

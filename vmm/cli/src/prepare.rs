@@ -3,6 +3,7 @@
 
 mod quota;
 mod ram;
+mod store;
 
 use std::borrow::Cow;
 use std::fs;
@@ -12,17 +13,20 @@ use std::path::{Path, PathBuf};
 use wirevm_abi::PAGE_SIZE;
 use wirevm_devices::durability::Durability;
 use wirevm_devices::pin::LockFaults;
+use wirevm_devices::ramfile::PreviousEnd;
+use wirevm_devices::sync::StorageFaults;
 use wirevm_vmm::boot::{Image, place};
 use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm, signal};
 
 use self::quota::{default_quota, wire_quota};
 use self::ram::{Ram, known_ram_bytes, make_ram, ram_file_class};
-use crate::config::{DEFAULT_RAM_BYTES, MachineOptions, OnStorageError};
+use self::store::check_folder;
+use crate::config::{DEFAULT_RAM_BYTES, DEFAULT_STORE_QUOTA_BYTES, MachineOptions, OnStorageError};
 use crate::console::Console;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::fake_host::FakeConfig;
 use crate::hosted::{HostedConfig, HostedError, HostedTarget};
-use crate::hosts::HostKind;
+use crate::hosts::{HostKind, On};
 use crate::in_process::Limits;
 use crate::report::MachineReport;
 use crate::size::Bytes;
@@ -58,6 +62,13 @@ impl Prepared {
         self
     }
 
+    /// Lets syncs of the machine's RAM, and its stores, meet failures that are ordered later.
+    #[must_use]
+    pub fn with_storage_faults(mut self, faults: StorageFaults) -> Self {
+        self.config.storage_faults = Some(faults);
+        self
+    }
+
     /// Starts the machine.
     ///
     /// # Errors
@@ -89,6 +100,7 @@ fn start_error(error: MachineError) -> CommandError {
         MachineError::Kvm(_) | MachineError::Vm(_) | MachineError::State(_) => ExitCode::Kvm,
         MachineError::Image(_) => ExitCode::Image,
         MachineError::RamFile(error) => ram_file_class(error),
+        MachineError::Stores(_) => ExitCode::Config,
         MachineError::Memory(_) | MachineError::View(_) | MachineError::Syncs(_) => ExitCode::Memory,
         _ => ExitCode::Failure,
     };
@@ -107,14 +119,19 @@ pub fn prepare(options: &MachineOptions) -> Result<Prepared, CommandError> {
         check_image(&image, bytes)?;
     }
     let quota = wire_quota(options.wire_quota_bytes, known_ram)?;
+    let store = check_folder(options.store.as_ref())?;
     let ram = make_ram(options)?;
     let mut report = describe(HostKind::Kvm, options, &ram, quota);
+    report.store = store;
     report.kvm = Some("API 12".to_owned());
     report.kernel = kernel;
     let interrupted = signal::install().map_err(|error| CommandError::new(ExitCode::Failure, error))?;
     let config = MachineConfig {
         wire_quota_pages: report.wire_quota_bytes / PAGE_SIZE,
         lock_faults: None,
+        storage_faults: None,
+        store_dir: options.store.as_ref().map(|store| store.folder.clone()),
+        store_quota_pages: options.store.as_ref().map_or(0, |store| store.quota_bytes / PAGE_SIZE),
         time_limit: options.timeout,
         on_storage_error: policy(options),
         // The numbers of the contract are those of `log`: what the user wants to hear of us goes for the guest too.
@@ -133,10 +150,12 @@ pub fn prepare(options: &MachineOptions) -> Result<Prepared, CommandError> {
 /// [`CommandError`] of the first thing that is refused; nothing is left behind.
 pub fn start_hosted(options: &MachineOptions) -> Result<(HostedTarget, MachineReport), CommandError> {
     let quota = wire_quota(options.wire_quota_bytes, known_ram_bytes(options)?)?;
+    let store = check_folder(options.store.as_ref())?;
     let ram = make_ram(options)?;
-    let report = describe(HostKind::Hosted, options, &ram, quota);
+    let report = MachineReport { store, ..describe(HostKind::Hosted, options, &ram, quota) };
     let config = HostedConfig {
         wire_quota_pages: report.wire_quota_bytes / PAGE_SIZE,
+        stores: options.store.as_ref().map(|store| (store.folder.clone(), store.quota_bytes / PAGE_SIZE)),
         on_storage_error: policy(options),
         limits: limits(options)?,
     };
@@ -147,6 +166,7 @@ pub fn start_hosted(options: &MachineOptions) -> Result<(HostedTarget, MachineRe
             remove_again(made);
             let exit = match &error {
                 HostedError::RamFile(error) => ram_file_class(error),
+                HostedError::Stores(_) => ExitCode::Config,
                 HostedError::Memory(_) | HostedError::View(_) | HostedError::Syncs(_) => ExitCode::Memory,
                 _ => ExitCode::Failure,
             };
@@ -177,6 +197,12 @@ pub fn fake_config(options: &MachineOptions) -> Result<(FakeConfig, MachineRepor
         ram_pages: ram_bytes / PAGE_SIZE,
         wire_quota_pages: quota / PAGE_SIZE,
         durable: durability == Durability::Shared,
+        // Where hosts are compared, the model has what the others have.
+        store_quota_pages: match &options.store {
+            Some(store) => Some(store.quota_bytes / PAGE_SIZE),
+            None => (options.on != On::All).then_some(DEFAULT_STORE_QUOTA_BYTES / PAGE_SIZE),
+        },
+        on_storage_error: policy(options),
         limits: limits(options)?,
     };
     Ok((config, report))
@@ -193,8 +219,19 @@ fn describe(host: HostKind, options: &MachineOptions, ram: &Ram, quota: u64) -> 
         ram_file: options.memory.file.clone(),
         durability: ram.ram.durability().to_string(),
         wire_quota_bytes: quota.min(ram.ram.size_bytes()),
+        previous_end: previous_end(ram.ram.previous_end()),
         notes: ram.notes.clone(),
         ..MachineReport::default()
+    }
+}
+
+/// Returns the word for how a RAM file was left, if a machine has used it.
+const fn previous_end(end: PreviousEnd) -> Option<&'static str> {
+    match end {
+        PreviousEnd::Fresh => None,
+        PreviousEnd::Clean => Some("clean"),
+        PreviousEnd::NotClean => Some("open"),
+        PreviousEnd::Failed { .. } => Some("failed"),
     }
 }
 

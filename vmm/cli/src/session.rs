@@ -1,14 +1,15 @@
 //! A script from its options to its report, on one host.
 
+use std::io::{self, Write};
+
 use wirevm_devices::durability::Durability;
-use wirevm_devices::pin::LockFaults;
 use wirevm_vmm::{Machine, Outcome, kvm};
 
 use crate::config::MachineOptions;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::fake_host::FakeTarget;
 use crate::hosts::HostKind;
-use crate::kvm_target::{KvmTarget, ended, exit_code_of};
+use crate::kvm_target::{KvmTarget, Orders, ended, exit_code_of};
 use crate::prepare::{fake_config, prepare, start_hosted};
 use crate::report::{MachineReport, RunReport};
 use crate::script::Script;
@@ -40,8 +41,10 @@ pub fn run(
 /// Boots a guest for the script. An image of the user's own, booted without a script of the user's own, need not take
 /// commands: it may as well do its work and end.
 fn run_on_kvm(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
-    let faults = LockFaults::default();
-    let started = prepare(options).and_then(|prepared| prepared.with_lock_faults(faults.clone()).start());
+    let orders = Orders { store: options.store.as_ref().map(|store| store.folder.clone()), ..Orders::default() };
+    let (locks, storage) = (orders.locks.clone(), orders.storage.clone());
+    let started =
+        prepare(options).and_then(|prepared| prepared.with_lock_faults(locks).with_storage_faults(storage).start());
     let (mut machine, mut report) = started.map_err(|error| with_way_out(error, options))?;
     if *source == ScriptSource::Demo
         && options.kernel.is_some()
@@ -51,8 +54,9 @@ fn run_on_kvm(options: &MachineOptions, source: &ScriptSource, script: &Script) 
         return Ok(RunReport::new(report, "the image's own program", Run { steps: vec![], end: End::Exited(code) }));
     }
     boot(&machine, &mut report)?;
+    warn_of_previous_end(&report);
     let durable = is_durable(&report);
-    let run = run_script(script, &mut KvmTarget::new(&mut machine, faults), durable);
+    let run = run_script(script, &mut KvmTarget::new(&mut machine, orders), durable);
     let mut report = RunReport::new(report, &source.to_string(), run);
     // A script that says `exit` has ended the guest; otherwise its last line is the end.
     machine.stop();
@@ -70,6 +74,7 @@ fn run_on_kvm(options: &MachineOptions, source: &ScriptSource, script: &Script) 
 
 fn run_hosted(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
     let (mut target, report) = start_hosted(options)?;
+    warn_of_previous_end(&report);
     let durable = is_durable(&report);
     let run = run_script(script, &mut target, durable);
     let mut report = RunReport::new(report, &source.to_string(), run);
@@ -82,8 +87,23 @@ fn run_hosted(options: &MachineOptions, source: &ScriptSource, script: &Script) 
 fn run_on_fake(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
     let (config, report) = fake_config(options)?;
     let durable = config.durable;
-    let run = run_script(script, &mut FakeTarget::start(config)?, durable);
-    Ok(RunReport::new(report, &source.to_string(), run))
+    let mut target = FakeTarget::start(config)?;
+    let run = run_script(script, &mut target, durable);
+    let mut report = RunReport::new(report, &source.to_string(), run);
+    if let Err(error) = target.finish() {
+        report.ended_by(&error);
+    }
+    Ok(report)
+}
+
+/// Says on standard error what a user must know of the RAM file even if nobody reads the report.
+fn warn_of_previous_end(report: &MachineReport) {
+    if matches!(report.previous_end, Some("open" | "failed")) {
+        for note in &report.notes {
+            // When that fails, nobody is left to tell.
+            writeln!(io::stderr(), "wirevm: warning: {note}").unwrap_or_default();
+        }
+    }
 }
 
 fn is_durable(report: &MachineReport) -> bool {

@@ -1,7 +1,12 @@
 //! The real host's answers to a script's questions about RAM.
 
-use wirevm_abi::RamRange;
-use wirevm_devices::witness::{Witness, WitnessError};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use wirevm_abi::{PAGE_SIZE, RamRange, StoreName};
+use wirevm_devices::witness::{PAGE_BYTES, Witness, WitnessError};
 use wirevm_map::FrameRun;
 
 use crate::exit_code::{CommandError, ExitCode};
@@ -29,8 +34,34 @@ pub fn answer(witness: &Witness, ram_pages: u64, query: &WitnessQuery) -> Result
             }
             pages.map_or(WitnessAnswer::Unsupported, WitnessAnswer::Pages)
         }
+        // Whoever knows the folder for stores answers it.
+        WitnessQuery::StorePage { .. } => WitnessAnswer::Unsupported,
         WitnessQuery::Page(frame) => WitnessAnswer::Page(Box::new(witness.bytes(*frame).map_err(blind)?)),
     })
+}
+
+/// Reads a page of a store in that folder through a descriptor of its own.
+///
+/// # Errors
+/// [`TargetError`] when the file is there and can't be read.
+pub fn store_page(folder: Option<&Path>, name: StoreName, page: u64) -> Result<WitnessAnswer, TargetError> {
+    let unreadable = |error: io::Error| {
+        CommandError::new(ExitCode::Failure, format!("page {page} of the store '{name}' cannot be read: {error}"))
+    };
+    let Some(folder) = folder else { return Ok(WitnessAnswer::Unsupported) };
+    // A store is a regular file, so neither a link nor a pipe is one.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(folder.join(name.as_str())) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(WitnessAnswer::Unsupported),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let length = file.metadata().map_err(unreadable)?.len();
+    let place = page.checked_mul(PAGE_SIZE).filter(|start| start.saturating_add(PAGE_SIZE) <= length);
+    let Some(start) = place else { return Ok(WitnessAnswer::Unsupported) };
+    let mut bytes = Box::new([0; PAGE_BYTES]);
+    file.read_exact_at(&mut *bytes, start).map_err(unreadable)?;
+    Ok(WitnessAnswer::Page(bytes))
 }
 
 fn ranges(runs: &[FrameRun], ram_pages: u64) -> Result<Vec<RamRange>, TargetError> {
@@ -46,4 +77,27 @@ fn ranges(runs: &[FrameRun], ram_pages: u64) -> Result<Vec<RamRange>, TargetErro
 /// Returns the error of a question that the host could not answer.
 pub fn blind(error: WitnessError) -> CommandError {
     CommandError::new(ExitCode::Failure, error)
+}
+
+#[cfg(test)]
+mod test {
+    use wirevm_abi::StoreName;
+
+    use super::store_page;
+    use crate::script::target::WitnessAnswer;
+
+    #[test]
+    fn page_of_a_store_is_read_and_what_is_not_there_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = StoreName::new("s").expect("a name");
+        let ask = |page| store_page(Some(folder.path()), name, page).map_err(|error| error.to_string());
+        assert_eq!(ask(0), Ok(WitnessAnswer::Unsupported), "no file");
+        std::fs::write(folder.path().join("s"), [[1; 4096], [2; 4096]].concat()).expect("a store");
+        assert_eq!(ask(1), Ok(WitnessAnswer::Page(Box::new([2; 4096]))));
+        assert_eq!((ask(2), ask(u64::MAX)), (Ok(WitnessAnswer::Unsupported), Ok(WitnessAnswer::Unsupported)));
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("l")).expect("a link");
+        let link = StoreName::new("l").expect("a name");
+        store_page(Some(folder.path()), link, 0).expect_err("a link is no store");
+        assert_eq!(store_page(None, name, 0).map_err(|error| error.to_string()), Ok(WitnessAnswer::Unsupported));
+    }
 }

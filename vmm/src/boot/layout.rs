@@ -1,6 +1,6 @@
 //! Where things go in RAM: the image where it says, everything else behind it, in one run from page 0.
 
-use wirevm_abi::{PAGE_SIZE, RAM_BASE, RamRange, Status, ring};
+use wirevm_abi::{PAGE_SIZE, RAM_BASE, RamRange, Status, completion, ring};
 
 use super::image::{Image, ImageError};
 use super::tables::table_pages;
@@ -29,8 +29,8 @@ const fn address(page: u64) -> Placement {
 /// [`ImageError::TooLarge`] when nothing would be left for the guest.
 pub fn place(image: &Image<'_>, ram_pages: u64, vcpus: u64) -> Result<BootLayout, ImageError> {
     let info = image.pages();
-    // Boot info, call pages, report page, two rings.
-    let tables = info + 1 + vcpus + 1 + 2 * ring::PAGES;
+    // Boot info, call pages, report page, two message rings, completion ring.
+    let tables = info + 1 + vcpus + 1 + 2 * ring::PAGES + completion::PAGES;
     let end = tables + table_pages(ram_pages);
     if end >= ram_pages {
         return Err(ImageError::TooLarge { need: end + 1, ram_pages });
@@ -89,6 +89,20 @@ impl BootLayout {
     #[must_use]
     pub const fn reply_ring(&self) -> Placement {
         address(self.info + 2 + self.vcpus + ring::PAGES)
+    }
+
+    /// Returns the completion ring's address.
+    #[must_use]
+    pub const fn completion_ring(&self) -> Placement {
+        address(self.info + 2 + self.vcpus + 2 * ring::PAGES)
+    }
+
+    /// Returns the completion ring as a range of RAM.
+    ///
+    /// # Errors
+    /// Never for a layout that [`place`] made.
+    pub const fn completion_range(&self) -> Result<RamRange, Status> {
+        RamRange::new(self.info + 2 + self.vcpus + 2 * ring::PAGES, completion::PAGES, self.ram_pages)
     }
 
     /// Returns the first page of the page tables; the first one is the top level.

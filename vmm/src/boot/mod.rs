@@ -20,6 +20,8 @@ use crate::memory::{GuestRam, write_before_boot};
 pub const RING_VECTOR: u8 = 0x30;
 /// Interrupt vector of the console.
 pub const SERIAL_VECTOR: u8 = 0x31;
+/// Interrupt vector of the completion ring.
+pub const COMPLETION_VECTOR: u8 = 0x32;
 
 /// Loads an image and everything else that a guest finds in RAM.
 ///
@@ -49,6 +51,8 @@ pub fn load(
         report_page: layout.report_page(),
         command_ring: layout.command_ring(),
         reply_ring: layout.reply_ring(),
+        completion_ring: layout.completion_ring(),
+        completion_vector: u64::from(COMPLETION_VECTOR),
         ring_vector: u64::from(RING_VECTOR),
         serial_vector: u64::from(SERIAL_VECTOR),
         log_level,

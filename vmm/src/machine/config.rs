@@ -1,13 +1,15 @@
 //! What a machine is made of, and why one cannot be started.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 use wirevm_devices::bus::OverlapError;
 use wirevm_devices::pin::{LimitError, LockFaults};
 use wirevm_devices::ramfile::RamFileError;
-use wirevm_devices::sync::SyncStartError;
+use wirevm_devices::store::StoreStartError;
+use wirevm_devices::sync::{StorageFaults, SyncStartError};
 use wirevm_devices::view::ViewError;
 use wirevm_devices::witness::WitnessError;
 
@@ -20,7 +22,8 @@ use crate::vm::VmError;
 /// What to do when storage reports an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StorageErrorPolicy {
-    /// Stop the guest: memory that is not wired may already have reverted to what storage has.
+    /// Stop the guest: memory that is not wired may already have reverted to what storage has. Where all of it is wired, and
+    /// so none has, the guest goes on.
     #[default]
     Stop,
     /// Let it run; every further sync is refused.
@@ -33,6 +36,12 @@ pub struct MachineConfig {
     pub wire_quota_pages: u64,
     /// Failures that locks are to meet, for whoever wants to see how a guest copes.
     pub lock_faults: Option<LockFaults>,
+    /// Failures that storage is to meet, likewise: of RAM and of stores.
+    pub storage_faults: Option<StorageFaults>,
+    /// The folder that stores are kept in; none, and the guest has no stores.
+    pub store_dir: Option<PathBuf>,
+    /// Pages that the guest's open stores may have together.
+    pub store_quota_pages: u64,
     /// How long the machine may run.
     pub time_limit: Option<Duration>,
     /// What to do when storage reports an error.
@@ -89,6 +98,9 @@ pub enum MachineError {
     /// The sync service could not start.
     #[error(transparent)]
     Syncs(#[from] SyncStartError),
+    /// The store service could not start.
+    #[error(transparent)]
+    Stores(#[from] StoreStartError),
     /// The witness could not start.
     #[error(transparent)]
     Witness(#[from] WitnessError),

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use wirevm_devices::completion::CompletionStats;
 use wirevm_devices::pin::PinService;
 use wirevm_devices::ramfile::{RamFile, RamFileError, RamState};
-use wirevm_devices::sync::SyncService;
+use wirevm_devices::store::StoreStats;
+use wirevm_devices::sync::{LatchedError, SyncService};
 use wirevm_devices::witness::Witness;
 
 use crate::channel::Channel;
@@ -97,7 +99,7 @@ impl Machine {
     /// Returns how many hypercalls the guest has made: exits by the doorbell, whatever number of entries each carried.
     #[must_use]
     pub fn hypercalls(&self) -> u64 {
-        self.services.hypercall.doorbells()
+        self.services.writers.as_ref().map_or(0, |writers| writers.hypercall.doorbells())
     }
 
     /// Returns what KVM counts of the vCPU, where it does.
@@ -118,6 +120,18 @@ impl Machine {
         &self.services.syncs
     }
 
+    /// Returns what became of the entries that were answered later.
+    #[must_use]
+    pub fn completions(&self) -> CompletionStats {
+        self.services.completions.stats()
+    }
+
+    /// Returns what the store service has done.
+    #[must_use]
+    pub fn stores(&self) -> StoreStats {
+        self.services.writers.as_ref().map_or_else(StoreStats::default, |writers| writers.stores.stats())
+    }
+
     /// Waits for the end, releases every pin, and marks the RAM file: clean, or failed if storage ever did. A file that
     /// was cut short is left alone.
     ///
@@ -134,18 +148,16 @@ impl Machine {
     fn close(&mut self, outcome: &Outcome) -> Result<(), RamFileError> {
         let joined = self.join();
         self.services.pins.release_all();
+        // A store that is still being read would change RAM behind the mark.
+        drop(self.services.writers.take());
         if matches!(outcome, Outcome::BackingLost { .. }) {
             // A write to the header could make the cut file longer again.
             return Ok(());
         }
         match self.services.syncs.latched() {
-            // Best effort: the storage that should take the mark is the one that failed, and its error may be told
-            // once more although the mark is there.
+            // It was marked when storage failed; what did not take it then may take it now.
             Some(error) => {
-                let state = RamState::Failed { errno: error.errno, first_page: error.first_page };
-                if let Err(error) = self.ram.set_state(state) {
-                    log::warn!("the RAM file may not be marked as failed: {error}");
-                }
+                mark_failed(&self.ram, error);
                 Ok(())
             }
             None if joined => self.ram.set_state(RamState::Clean),
@@ -173,6 +185,15 @@ impl Machine {
             }
         }
         joined
+    }
+}
+
+/// Marks the RAM file as one under which storage has failed. Best effort: the storage that should take the mark is the one that
+/// failed, and its error may be told once more although the mark is there.
+fn mark_failed(ram: &RamFile, error: LatchedError) {
+    let state = RamState::Failed { errno: error.errno, first_page: error.first_page };
+    if let Err(error) = ram.set_state(state) {
+        log::warn!("the RAM file may not be marked as failed: {error}");
     }
 }
 

@@ -9,20 +9,23 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use vmm_sys_util::eventfd::EventFd;
 use wirevm_abi::{PAGE_SIZE, RAM_BASE, port};
 use wirevm_devices::bus::{Bus, BusRange, PortDevice};
+use wirevm_devices::completion::CompletionRing;
+use wirevm_devices::durability::Durability;
 use wirevm_devices::guest_memory::GuestMemory;
-use wirevm_devices::hypercall::Hypercall;
+use wirevm_devices::hypercall::{Hypercall, HypercallConfig};
 use wirevm_devices::lifecycle::Lifecycle;
 use wirevm_devices::pin::{FaultyMethod, PinConfig, PinMethod, PinService, RunsMethod, map_entry_budget};
 use wirevm_devices::ramfile::{RamFile, RamState};
 use wirevm_devices::serial::SerialConsole;
-use wirevm_devices::sync::{SyncConfig, SyncService, SyncStartError};
+use wirevm_devices::store::{StoreConfig, StoreService, StoreStartError};
+use wirevm_devices::sync::{HealthProbe, RamProbe, SyncConfig, SyncService, SyncStartError, WiredOracle};
 use wirevm_devices::view::View;
 use wirevm_devices::witness::Witness;
 
 use super::Machine;
 use super::config::{MachineConfig, MachineError, StorageErrorPolicy, host};
 use super::shared::Shared;
-use crate::boot::{self, BootLayout, Image, ImageError, RING_VECTOR, SERIAL_VECTOR};
+use crate::boot::{self, BootLayout, COMPLETION_VECTOR, Image, ImageError, RING_VECTOR, SERIAL_VECTOR};
 use crate::channel::Channel;
 use crate::events::{self, Watch};
 use crate::kvm;
@@ -36,13 +39,14 @@ use crate::vm::{VcpuStats, Vm};
 struct Wires {
     ring: EventFd,
     serial: EventFd,
+    completion: EventFd,
     notify: EventFd,
 }
 
 impl Wires {
     fn new() -> io::Result<Self> {
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-        Ok(Self { ring: event()?, serial: event()?, notify: event()? })
+        Ok(Self { ring: event()?, serial: event()?, completion: event()?, notify: event()? })
     }
 }
 
@@ -51,6 +55,15 @@ impl Wires {
 pub(super) struct Services {
     pub(super) pins: Arc<PinService>,
     pub(super) syncs: Arc<SyncService>,
+    pub(super) completions: Arc<CompletionRing>,
+    /// The services that store to RAM on the guest's behalf; none when the machine has ended.
+    pub(super) writers: Option<Writers>,
+}
+
+/// What stores to RAM on the guest's behalf.
+#[derive(Debug)]
+pub(super) struct Writers {
+    pub(super) stores: Arc<StoreService>,
     pub(super) hypercall: Arc<Hypercall>,
 }
 
@@ -69,14 +82,14 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
     let shared = Shared::new(stop, Arc::clone(&memory), Arc::clone(&ram), layout).map_err(host("events"))?;
     let shared = Arc::new(shared);
     let view = Arc::new(View::new(&ram)?);
-    let services = services(&config, &ram, &memory, &view, &shared, &layout)?;
+    let services = services(&config, &ram, &memory, &view, &shared, (&layout, wires.completion))?;
     let witness = Witness::new(view, &ram)?;
     let rings = (layout.command_ring(), layout.reply_ring());
     let ended = shared.ended_event().map_err(host("events"))?;
     let channel =
         Channel::new(Arc::clone(&memory), rings, wires.ring, wires.notify, ended).map_err(host("message channel"))?;
     let console = Arc::new(SerialConsole::new(wires.serial, config.console));
-    let bus = Arc::new(build_bus(&services.hypercall, &console)?);
+    let bus = Arc::new(build_bus(services.writers.as_ref().map(|writers| &writers.hypercall), &console)?);
     install_handler().map_err(host("signal handlers"))?;
 
     // From here on RAM changes; until here an old file is as it was.
@@ -124,7 +137,7 @@ fn virtual_machine(
     layout: &BootLayout,
 ) -> Result<(Vm, VcpuFd), MachineError> {
     let vm = Vm::new(kvm, memory)?;
-    vm.route(&[(&wires.ring, RING_VECTOR), (&wires.serial, SERIAL_VECTOR)])?;
+    vm.route(&[(&wires.ring, RING_VECTOR), (&wires.serial, SERIAL_VECTOR), (&wires.completion, COMPLETION_VECTOR)])?;
     vm.notify_on(port::NOTIFY, &wires.notify)?;
     let vcpu = vm.create_vcpu(0)?;
     let root = RAM_BASE + layout.tables_page() * PAGE_SIZE;
@@ -134,11 +147,11 @@ fn virtual_machine(
 
 fn services(
     config: &MachineConfig,
-    ram: &RamFile,
+    ram: &Arc<RamFile>,
     memory: &Arc<GuestRam>,
     view: &Arc<View>,
     shared: &Arc<Shared>,
-    layout: &BootLayout,
+    (layout, completion): (&BootLayout, EventFd),
 ) -> Result<Services, MachineError> {
     let pin_config = PinConfig {
         ram_pages: ram.pages(),
@@ -151,30 +164,77 @@ fn services(
         None => Box::new(locks),
     };
     let pins = Arc::new(PinService::new(locks, pin_config));
-    let syncs = Arc::new(start_syncs(ram, shared, config.on_storage_error)?);
-    let call_pages = layout
-        .call_pages()
-        .map_err(|_| ImageError::TooLarge { need: layout.reserved_pages(), ram_pages: ram.pages() })?;
+    let syncs = Arc::new(start_syncs(config, ram, shared, &pins)?);
+    let too_large = |_| ImageError::TooLarge { need: layout.reserved_pages(), ram_pages: ram.pages() };
+    let call_pages = layout.call_pages().map_err(too_large)?;
     let reach: Arc<dyn GuestMemory> = Arc::clone(memory) as Arc<dyn GuestMemory>;
-    let hypercall = Arc::new(Hypercall::new(reach, Arc::clone(&pins), Arc::clone(&syncs), ram.pages(), &call_pages));
-    Ok(Services { pins, syncs, hypercall })
+    let ring = layout.completion_range().map_err(too_large)?;
+    let machine = Arc::downgrade(shared);
+    let completions = CompletionRing::new(Arc::clone(&reach), ring, completion).on_lost(move |error| {
+        log::error!("the completion ring cannot be reached: {error}");
+        if let Some(machine) = machine.upgrade() {
+            machine.end(Outcome::BackingLost { address: None });
+        }
+    });
+    let completions = Arc::new(completions);
+    let stores = Arc::new(start_stores(config, &reach)?);
+    let hypercall = Arc::new(Hypercall::new(HypercallConfig {
+        memory: reach,
+        pins: Arc::clone(&pins),
+        syncs: Arc::clone(&syncs),
+        completions: Some(Arc::clone(&completions)),
+        stores: Arc::clone(&stores),
+        discard: ram.discard()?.map(Arc::new),
+        ram_pages: ram.pages(),
+        call_pages,
+    }));
+    Ok(Services { pins, syncs, completions, writers: Some(Writers { stores, hypercall }) })
 }
 
-fn start_syncs(ram: &RamFile, shared: &Arc<Shared>, policy: StorageErrorPolicy) -> Result<SyncService, SyncStartError> {
-    let machine = Arc::downgrade(shared);
-    SyncService::start(ram, SyncConfig::default(), move |error| {
-        if let (StorageErrorPolicy::Stop, Some(machine)) = (policy, machine.upgrade()) {
+/// Starts what makes RAM stable. Pages that have stayed locked since storage was good hold what the guest stored, so they can be
+/// repaired when it fails.
+fn start_syncs(
+    config: &MachineConfig,
+    ram: &Arc<RamFile>,
+    shared: &Arc<Shared>,
+    pins: &Arc<PinService>,
+) -> Result<SyncService, SyncStartError> {
+    if ram.durability() == Durability::Shared {
+        let mut probe = RamProbe::new(ram)?;
+        pins.watch(move || probe.check());
+    }
+    let held = Arc::clone(pins);
+    let oracle = WiredOracle::new(move |run| held.is_held(run));
+    let sync_config = SyncConfig { oracle, faults: config.storage_faults.clone(), ..SyncConfig::default() };
+    let (machine, policy, file) = (Arc::downgrade(shared), config.on_storage_error, Arc::clone(ram));
+    SyncService::start(ram, sync_config, move |error| {
+        let stops = policy == StorageErrorPolicy::Stop && !error.nothing_reverted;
+        if let Some(machine) = machine.upgrade().filter(|_| stops) {
             machine.end(Outcome::StorageError { reason: error.to_string() });
         }
+        // Before anybody is answered: a guest that knows, and is killed then, leaves a file that knows (rule D13).
+        super::mark_failed(&file, error);
     })
 }
 
-fn build_bus(hypercall: &Arc<Hypercall>, console: &Arc<SerialConsole>) -> Result<Bus, MachineError> {
+fn start_stores(config: &MachineConfig, memory: &Arc<dyn GuestMemory>) -> Result<StoreService, StoreStartError> {
+    let Some(folder) = &config.store_dir else { return Ok(StoreService::unsupported()) };
+    let store_config = StoreConfig {
+        quota_pages: config.store_quota_pages,
+        faults: config.storage_faults.clone().unwrap_or_default(),
+        ..StoreConfig::default()
+    };
+    StoreService::start(folder, store_config, Arc::clone(memory))
+}
+
+fn build_bus(hypercall: Option<&Arc<Hypercall>>, console: &Arc<SerialConsole>) -> Result<Bus, MachineError> {
     let ports = |first, count| {
         BusRange::new(first, count).ok_or_else(|| host("port table")(io::ErrorKind::InvalidInput.into()))
     };
     let mut bus = Bus::new();
-    bus.insert(ports(port::DOORBELL, 1)?, Arc::clone(hypercall) as Arc<dyn PortDevice>)?;
+    if let Some(hypercall) = hypercall {
+        bus.insert(ports(port::DOORBELL, 1)?, Arc::clone(hypercall) as Arc<dyn PortDevice>)?;
+    }
     bus.insert(ports(port::LIFECYCLE, 1)?, Arc::new(Lifecycle))?;
     bus.insert(ports(port::SERIAL, 8)?, Arc::clone(console) as Arc<dyn PortDevice>)?;
     Ok(bus)

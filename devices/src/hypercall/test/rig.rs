@@ -1,18 +1,22 @@
 //! A hypercall device over a RAM, a host and a storage that count, and fail when told to.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage};
+use wirevm_abi::completion::Completion;
 use wirevm_abi::{RamRange, Status, VERSION, op};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::bus::{PortDevice, Signal};
+use crate::completion::test::rig::Guest;
 use crate::guest_memory::{BackingLostError, GuestMemory};
-use crate::hypercall::Hypercall;
+use crate::hypercall::{Hypercall, HypercallConfig};
 use crate::page_run::PageRun;
 use crate::pin::scripted::ScriptedPin;
 use crate::pin::{PinConfig, PinService};
+use crate::ramfile::RamDiscard;
+use crate::store::StoreService;
 use crate::sync::scripted::ScriptedFlush;
 use crate::sync::{SyncConfig, SyncService};
 
@@ -66,6 +70,14 @@ impl GuestMemory for FakeMemory {
         ram.pages[vcpu_of(range)].as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
+
+    fn load_word(&self, range: RamRange, offset: u64) -> Result<u64, BackingLostError> {
+        panic!("call pages are copied: {offset} of {range}");
+    }
+
+    fn store_word(&self, range: RamRange, offset: u64, _: u64) -> Result<(), BackingLostError> {
+        panic!("call pages are copied: {offset} of {range}");
+    }
 }
 
 pub(super) struct Rig {
@@ -74,6 +86,8 @@ pub(super) struct Rig {
     pub(super) storage: ScriptedFlush,
     pub(super) pins: Arc<PinService>,
     pub(super) syncs: Arc<SyncService>,
+    /// The guest's end of the completion ring, which lies in memory of its own.
+    pub(super) guest: Guest,
     pub(super) device: Hypercall,
 }
 
@@ -82,7 +96,24 @@ pub(super) fn range(first: u64, pages: u64) -> RamRange {
 }
 
 impl Rig {
-    fn new(syncs: SyncService, storage: ScriptedFlush) -> Self {
+    fn new(syncs: SyncService, storage: ScriptedFlush, has_ring: bool) -> Self {
+        Self::over(syncs, storage, has_ring, StoreService::unsupported(), None)
+    }
+
+    /// A machine without durability that the first vCPU has greeted, with stores, or a RAM that can be given back.
+    pub(super) fn with_stores(stores: StoreService, discard: Option<RamDiscard>, has_ring: bool) -> Self {
+        let rig = Self::over(SyncService::unsupported(PAGES), ScriptedFlush::default(), has_ring, stores, discard);
+        assert_eq!(rig.call(&[hello(VERSION)]), (Signal::None, vec![Status::OK]));
+        rig
+    }
+
+    fn over(
+        syncs: SyncService,
+        storage: ScriptedFlush,
+        has_ring: bool,
+        stores: StoreService,
+        discard: Option<RamDiscard>,
+    ) -> Self {
         let pages = [CallPage::new_zeroed(); 2];
         let ram = Ram { pages, reads: 0, writes: Vec::new(), reads_fail: false, writes_fail: false };
         let memory = Arc::new(FakeMemory(Mutex::new(ram)));
@@ -90,30 +121,53 @@ impl Rig {
         let config = PinConfig { ram_pages: PAGES, quota_pages: QUOTA, map_entry_budget: 100 };
         let pins = Arc::new(PinService::new(Box::new(host.clone()), config));
         let syncs = Arc::new(syncs);
-        let device = Hypercall::new(
-            Arc::<FakeMemory>::clone(&memory),
-            Arc::clone(&pins),
-            Arc::clone(&syncs),
-            PAGES,
-            &[range(CALL_PAGE, 1), range(CALL_PAGE + 1, 1)],
-        );
-        Self { memory, host, storage, pins, syncs, device }
+        let guest = Guest::new();
+        let device = Hypercall::new(HypercallConfig {
+            memory: Arc::<FakeMemory>::clone(&memory),
+            pins: Arc::clone(&pins),
+            syncs: Arc::clone(&syncs),
+            stores: Arc::new(stores),
+            discard: discard.map(Arc::new),
+            completions: has_ring.then(|| Arc::clone(&guest.ring)),
+            ram_pages: PAGES,
+            call_pages: vec![range(CALL_PAGE, 1), range(CALL_PAGE + 1, 1)],
+        });
+        Self { memory, host, storage, pins, syncs, guest, device }
     }
 
     /// A machine without durability that no vCPU has greeted.
     pub(super) fn volatile() -> Self {
-        Self::new(SyncService::unsupported(PAGES), ScriptedFlush::default())
+        Self::new(SyncService::unsupported(PAGES), ScriptedFlush::default(), false)
     }
 
     /// A durable machine that the first vCPU has greeted.
     pub(super) fn greeted() -> Self {
+        Self::durable(1, 64, true)
+    }
+
+    /// As [`Rig::greeted`], with so many workers, places in the sync queue, and with or without a completion ring.
+    pub(super) fn durable(workers: usize, queue: usize, has_ring: bool) -> Self {
         let storage = ScriptedFlush::default();
-        let config = SyncConfig { workers: 1, poll_interval: Duration::from_secs(3600), ..SyncConfig::default() };
+        let config = SyncConfig { workers, queue, poll_interval: Duration::from_secs(3600), ..SyncConfig::default() };
         let probe = Box::new(storage.clone());
-        let syncs = SyncService::with_backends(PAGES, config, vec![storage.worker()], probe, |_| ());
-        let rig = Self::new(syncs.expect("threads"), storage);
+        let all = (0..workers).map(|_| storage.worker()).collect();
+        let syncs = SyncService::with_backends(PAGES, config, all, probe, |_| ());
+        let rig = Self::new(syncs.expect("threads"), storage, has_ring);
         assert_eq!(rig.call(&[hello(VERSION)]), (Signal::None, vec![Status::OK]));
         rig
+    }
+
+    /// Waits for that many completions and takes them.
+    pub(super) fn completions(&self, count: usize) -> Vec<Completion> {
+        let (began, mut taken) = (Instant::now(), Vec::new());
+        while taken.len() < count {
+            assert!(began.elapsed() < Duration::from_secs(20), "only {taken:?} came");
+            taken.extend(self.guest.take());
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        taken.extend(self.guest.take());
+        assert_eq!(taken.len(), count);
+        taken
     }
 
     /// Rings for a page that a vCPU has filled; returns the page as the host left it.
@@ -172,6 +226,11 @@ pub(super) fn sync(first: u64, pages: u64) -> CallEntry {
 
 pub(super) fn start(first: u64, pages: u64) -> CallEntry {
     CallEntry::new(op::SYNC, op::SYNC_NO_WAIT, [first, pages, 77])
+}
+
+/// As [`start`], with a token.
+pub(super) fn start_with(first: u64, pages: u64, token: u64) -> CallEntry {
+    CallEntry::new(op::SYNC, op::SYNC_NO_WAIT, [first, pages, token])
 }
 
 pub(super) fn exit(code: u64) -> CallEntry {

@@ -1,24 +1,27 @@
 //! Tasks, objects and threads, and the turns that threads take.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use wirevm_map::{KernReturn, MapLimits, ObjectHandle, Ports};
+use wirevm_map::{Host, KernReturn, MapLimits, Ports};
 
+use super::managed::Object;
 use super::whole::restless;
-use super::{Named, State, Task};
+use super::{Awaited, Named, State, Task};
 use crate::operate::Outcome;
 use crate::reply::Reply;
-use crate::threads::Work;
+use crate::threads::{Kind, Work};
 
 /// Polls within one request beyond which threads are taken to wake one another for ever.
 const MAX_POLLS: u32 = 1 << 22;
 
 impl<P: Ports> State<P> {
+    /// Returns a task that there is something to do with.
     pub(super) fn task(&mut self, task: u64) -> Option<&mut Task<P>> {
-        self.tasks.get_mut(&task).filter(|task| !task.is_ending)
+        self.tasks.get_mut(&task).filter(|task| !task.is_ending && !task.map.is_detached())
     }
 
-    pub(super) fn object(&self, object: u64) -> Option<Arc<ObjectHandle<P>>> {
+    pub(super) fn object(&self, object: u64) -> Option<Arc<Object<P>>> {
         self.objects.get(&object).map(Arc::clone)
     }
 
@@ -28,10 +31,37 @@ impl<P: Ports> State<P> {
         self.last_task
     }
 
+    pub(super) fn add_object(&mut self, object: Object<P>) -> Reply {
+        self.last_object += 1;
+        self.objects.insert(self.last_object, Arc::new(object));
+        Reply::Number(self.last_object)
+    }
+
+    /// Polls the thread that was woken first, and begins what the system is to do because of it. As
+    /// [`Threads::step`](crate::threads::Threads::step).
+    fn turn(&mut self) -> Option<Option<(u64, Outcome<P>)>> {
+        let turn = self.threads.step();
+        self.begin_background();
+        turn
+    }
+
+    /// Begins what the system has to do for itself.
+    fn begin_background(&mut self) {
+        while let Some(work) = self.vm.take_background() {
+            let work = async move {
+                work.await;
+                Outcome::Nothing
+            };
+            // Its outcome says nothing, whether it comes now or later.
+            self.threads.start(Kind::Background, Box::pin(work));
+        }
+    }
+
     /// Polls threads until none can go on; `false` when that does not come to an end.
     pub(super) fn settle(&mut self) -> bool {
+        self.begin_background();
         for _ in 0..MAX_POLLS {
-            match self.threads.step() {
+            match self.turn() {
                 None => return true,
                 Some(None) => {}
                 Some(Some((key, outcome))) => {
@@ -45,28 +75,51 @@ impl<P: Ports> State<P> {
 
     /// Runs work that no thread was asked for, and whatever it lets go on.
     pub(super) fn run(&mut self, work: Work<Outcome<P>>) -> Reply {
-        // It is a thread like the others from here on, but its result is lost if it comes after this request.
-        let (mine, first) = self.threads.start(work);
-        let mut reply = first.map(|outcome| self.conclude(outcome));
-        for _ in 0..MAX_POLLS {
-            match self.threads.step() {
-                None => return reply.unwrap_or(Reply::Blocked),
-                Some(None) => {}
-                Some(Some((key, outcome))) => {
-                    let ended = self.conclude(outcome);
-                    if key == mine {
-                        reply = Some(ended);
-                    } else {
-                        self.ended(key, ended);
-                    }
+        // It is a thread like the others from here on, but its result is lost if it comes after this request, unless it is the
+        // host that it waits for.
+        let (key, first) = self.threads.start(Kind::Operation, work);
+        self.awaited = Some(Awaited::Operation { key, reply: None });
+        if let Some(outcome) = first {
+            let reply = self.conclude(outcome);
+            self.ended(key, reply);
+        }
+        if !self.settle() {
+            return restless();
+        }
+        match self.awaited.take() {
+            Some(Awaited::Operation { reply: Some(reply), .. }) => reply,
+            waits => {
+                let reply = self.stalled();
+                if reply == Reply::Awaits {
+                    self.awaited = waits;
                 }
+                reply
             }
         }
-        restless()
     }
 
-    /// Keeps the result of a thread that has a number.
+    /// Says how it stands with whoever can't go on.
+    pub(super) fn stalled(&self) -> Reply {
+        if self.vm.host().outstanding() > 0 { Reply::Awaits } else { Reply::Blocked }
+    }
+
+    /// Says how many requests the host has answered since the last time, once it has answered all.
+    pub(super) fn completions(&mut self) -> Reply {
+        if self.vm.host().outstanding() > 0 || self.threads.count(Kind::Background) > 0 {
+            return self.stalled();
+        }
+        let answered = self.vm.host().answered();
+        Reply::Number(answered - core::mem::replace(&mut self.answers_told, answered))
+    }
+
+    /// Keeps the result of a thread that somebody will ask for.
     fn ended(&mut self, key: u64, reply: Reply) {
+        if let Some(Awaited::Operation { key: known, reply: place }) = &mut self.awaited
+            && *known == key
+        {
+            *place = Some(reply);
+            return;
+        }
         let is_this = |named: &&mut Named| matches!(named, Named::Waits { key: known } if *known == key);
         if let Some(named) = self.named.values_mut().find(is_this) {
             *named = Named::Ended(reply);
@@ -79,7 +132,7 @@ impl<P: Ports> State<P> {
             Some(Named::Ended(reply)) => reply,
             Some(waits) => {
                 self.named.insert(thread, waits);
-                Reply::Blocked
+                self.stalled()
             }
         }
     }
@@ -92,13 +145,16 @@ impl<P: Ports> State<P> {
                 if limits != MapLimits::default() {
                     map.set_limits(limits);
                 }
-                Reply::Number(self.add_task(Task { limits, ..Task::new(map) }))
+                Reply::Number(self.add_task(Task { limits, ..Task::of(map) }))
             }
+            Outcome::Submap(map) => Reply::Number(self.add_task(Task { limits: map.limits(), ..Task::of(map) })),
             Outcome::Ended(task) => {
                 self.tasks.remove(&task);
+                // What was part of its map went with it.
+                self.tasks.retain(|_, task| !task.map.is_detached());
                 Reply::Done(KernReturn::Success)
             }
-            Outcome::Emptied => Reply::Done(KernReturn::Success),
+            Outcome::Emptied | Outcome::Nothing => Reply::Done(KernReturn::Success),
         }
     }
 }

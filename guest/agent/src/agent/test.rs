@@ -1,3 +1,6 @@
+mod awaiting;
+mod managers;
+
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
@@ -343,7 +346,7 @@ fn no_words_make_the_agent_panic() {
                 (0..count).map(|_| edges[usize::try_from(draw()).expect("64 bits") % edges.len()]).collect();
             words[0] = draw() % 3;
             words[1] = if draw() % 4 == 0 { draw() % 5 } else { 0 };
-            words[2] = 1 + draw() % 50;
+            words[2] = 1 + draw() % 66;
             // However long or short the words are, what decodes is carried out.
             while let Answer::Reply(Reply::Malformed) = bed.agent.answer_now(&words) {
                 if words.pop().is_none() {

@@ -13,6 +13,7 @@ use crate::command::MAIN_TASK;
 use crate::operate::Outcome;
 use crate::platform::Platform;
 use crate::reply::Reply;
+use crate::threads::Kind;
 
 /// Most bytes of a violation's sentence that an answer carries.
 const MAX_VIOLATION_BYTES: usize = 4096;
@@ -32,7 +33,11 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
 
     /// Checks that nothing is under way, and everything else.
     pub(super) fn quiesce(&self, state: &State<P>) -> Reply {
-        match state.threads.len() {
+        let waiting = state.at_work();
+        if waiting > 0 && state.stalled() == Reply::Awaits {
+            return Reply::Awaits;
+        }
+        match waiting {
             0 => {}
             1 => return violation("an operation waits and nothing will wake it".to_string()),
             waiting => return violation(format!("{waiting} operations wait and nothing will wake them")),
@@ -50,14 +55,19 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
     /// Empties the system.
     pub(super) fn reset(&self, state: &mut State<P>) -> Reply {
         state.named.retain(|_, named| matches!(named, Named::Waits { .. }));
-        if state.threads.len() > 0 {
+        if state.threads.count(Kind::Operation) > 0 {
             return self.quiesce(state);
         }
         let others: Vec<_> = state.tasks.range(MAIN_TASK + 1..).map(|(_, task)| Arc::clone(&task.map)).collect();
+        let managers: Vec<_> = state.tasks.values().filter_map(|task| task.manager.clone()).collect();
         let main = state.tasks.get(&MAIN_TASK);
         let (has_locked_all, has_heap) = main.map_or((false, false), |main| (main.has_locked_all, main.has_heap));
         let main = Arc::clone(&self.main);
         let emptied = state.run(Box::pin(async move {
+            // Nobody is asked for what will be thrown away.
+            for manager in managers {
+                manager.die().await;
+            }
             for map in others {
                 map.destroy().await;
             }
@@ -85,7 +95,8 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
         if self.vm().user_wire_limit_pages() != self.user_wire_limit_pages {
             self.vm().set_user_wire_limit(self.user_wire_limit_pages);
         }
-        self.quiesce(state)
+        // Objects that ended may have something to return.
+        if state.settle() { self.quiesce(state) } else { restless() }
     }
 }
 

@@ -1,9 +1,9 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
+use wirevm_map::{Advice, Inheritance, KernReturn, MapMode, PagerFault, Prot, ShouldReturn, StoreKind};
 
-use super::{Command, Crash, Limit, ObjectKind, Request};
+use super::{Behaviour, Command, Crash, Limit, ObjectKind, Request};
 use crate::codec::Malformed;
 use crate::pattern::Pattern;
 
@@ -78,6 +78,46 @@ fn golden() -> Vec<(Command, Vec<u64>)> {
         (Command::Truncate { object: 5, pages }, vec![46, 5, 3]),
         (Command::Quiesce, vec![47]),
         (Command::Reset, vec![48]),
+        (Command::Msync { address, size, flags: 6 }, vec![50, 1, 2, 6]),
+        (Command::Submap { address: Some(7), size }, vec![51, 1, 7, 2]),
+        (Command::NewStoreObject { name: [5, 6], pages, kind: StoreKind::Exclusive }, vec![52, 5, 6, 3, 1]),
+        (Command::NewManager, vec![53]),
+        (Command::NewManagedObject { pages, address: 9 }, vec![54, 3, 9]),
+        (Command::Behave(Behaviour::AllowsWrites), vec![55, 5]),
+        (Command::Die, vec![56]),
+        (
+            Command::SynchronizeCompleted { object: 5, offset: 6, length: 7, status: KernReturn::Failure },
+            vec![57, 5, 6, 7, 5],
+        ),
+        (
+            Command::LockRequest {
+                object: 5,
+                first_page: 6,
+                end_page: 7,
+                should_return: ShouldReturn::All,
+                should_flush: true,
+                forbidden: Some(Prot::WRITE),
+            },
+            vec![58, 5, 6, 7, 2, 1, 2],
+        ),
+        (
+            Command::LockRequest {
+                object: 5,
+                first_page: 6,
+                end_page: 7,
+                should_return: ShouldReturn::Nothing,
+                should_flush: false,
+                forbidden: None,
+            },
+            vec![58, 5, 6, 7, 0, 0, u64::MAX],
+        ),
+        (Command::Messages, vec![59]),
+        (Command::DirtyRanges { object: 5 }, vec![60, 5]),
+        (Command::PageStates { start, end }, vec![61, 1, 2]),
+        (Command::Completions, vec![62]),
+        (Command::AwaitHost, vec![63]),
+        (Command::Stat { selector: 4 }, vec![64, 4]),
+        (Command::Trim, vec![65]),
     ]
 }
 
@@ -100,14 +140,14 @@ fn every_command_has_its_words_and_no_cut_or_longer_one_decodes() {
 #[test]
 fn golden_words_cover_every_number() {
     let golden = golden();
-    for number in 1..=48 {
+    for number in 1..=65 {
         assert!(golden.iter().any(|(_, words)| words[0] == number), "{number}");
     }
 }
 
 #[test]
 fn values_out_of_range_are_malformed() {
-    let malformed: [&[u64]; 24] = [
+    let malformed: [&[u64]; 31] = [
         &[0],
         &[49],
         &[u64::MAX],
@@ -132,6 +172,13 @@ fn values_out_of_range_are_malformed() {
         &[39, 1, (1 << 40) + 1, 1],
         &[41, 5, (1 << 40) + 1],
         &[46, 5, u64::MAX],
+        &[66],
+        &[52, 5, 6, 0, 0],
+        &[52, 5, 6, 3, 2],
+        &[54, 0, 9],
+        &[55, 6],
+        &[57, 5, 6, 7, 8],
+        &[58, 5, 6, 7, 4, 0, 0],
     ];
     for words in malformed {
         assert_eq!(Command::decode(words), Err(Malformed), "{words:?}");
@@ -141,7 +188,7 @@ fn values_out_of_range_are_malformed() {
 #[test]
 fn any_short_words_decode_or_are_malformed() {
     // Every number with few and many words of edge values: none of them may panic.
-    for number in 0..64 {
+    for number in 0..80 {
         for length in 0..9 {
             for value in [0, 1, 2, 8, 64, u64::MAX] {
                 let mut words = vec![number];

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
+use wirevm_map::{Advice, Inheritance, KernReturn, MapMode, PagerFault, Prot, ShouldReturn, StoreKind};
 
-use super::{Command, Crash, Limit, MAX_OBJECT_PAGES, ObjectKind, Request};
+use super::{Behaviour, Command, Crash, Limit, MAX_OBJECT_PAGES, ObjectKind, Request};
 use crate::codec::{Malformed, Reader, put_bytes};
 
 impl Request {
@@ -114,6 +114,34 @@ impl Command {
             Self::WiredFrames { start, end } => words.extend([49, start, end]),
             Self::Quiesce => words.push(47),
             Self::Reset => words.push(48),
+            Self::Msync { address, size, flags } => words.extend([50, address, size, flags]),
+            Self::Submap { address, size } => {
+                words.push(51);
+                put_place(words, address);
+                words.push(size);
+            }
+            Self::NewStoreObject { name: [low, high], pages, kind } => {
+                words.extend([52, low, high, pages, number(&STORES, kind)]);
+            }
+            Self::NewManager => words.push(53),
+            Self::NewManagedObject { pages, address } => words.extend([54, pages, address]),
+            Self::Behave(behaviour) => words.extend([55, number(&Behaviour::ALL, behaviour)]),
+            Self::Die => words.push(56),
+            Self::SynchronizeCompleted { object, offset, length, status } => {
+                words.extend([57, object, offset, length, u64::from(status.code())]);
+            }
+            Self::LockRequest { object, first_page, end_page, should_return, should_flush, forbidden } => {
+                let returns = number(&RETURNS, should_return);
+                let forbidden = forbidden.map_or(NO_CHANGE, Prot::bits);
+                words.extend([58, object, first_page, end_page, returns, u64::from(should_flush), forbidden]);
+            }
+            Self::Messages => words.push(59),
+            Self::DirtyRanges { object } => words.extend([60, object]),
+            Self::PageStates { start, end } => words.extend([61, start, end]),
+            Self::Completions => words.push(62),
+            Self::AwaitHost => words.push(63),
+            Self::Stat { selector } => words.extend([64, selector]),
+            Self::Trim => words.push(65),
         }
     }
 
@@ -128,7 +156,8 @@ impl Command {
             1..=14 => Self::of_memory(number, &mut from)?,
             15..=23 => Self::of_tasks(number, &mut from)?,
             24..=37 => Self::of_ranges(number, &mut from)?,
-            _ => Self::of_system(number, &mut from)?,
+            38..=49 => Self::of_system(number, &mut from)?,
+            _ => Self::of_managers(number, &mut from)?,
         };
         from.end(command)
     }
@@ -296,7 +325,60 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Decodes what is about managers, stores and the host.
+    fn of_managers(number: u64, from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match number {
+            50 => {
+                let [address, size, flags] = from.words()?;
+                Self::Msync { address, size, flags }
+            }
+            51 => Self::Submap { address: place(from)?, size: from.word()? },
+            52 => {
+                let [low, high, pages, kind] = from.words()?;
+                Self::NewStoreObject { name: [low, high], pages: some_pages(pages)?, kind: choice(&STORES, kind)? }
+            }
+            53 => Self::NewManager,
+            54 => {
+                let [pages, address] = from.words()?;
+                Self::NewManagedObject { pages: some_pages(pages)?, address }
+            }
+            55 => Self::Behave(choice(&Behaviour::ALL, from.word()?)?),
+            56 => Self::Die,
+            57 => {
+                let [object, offset, length, status] = from.words()?;
+                let status = u32::try_from(status).ok().and_then(KernReturn::from_code).ok_or(Malformed)?;
+                Self::SynchronizeCompleted { object, offset, length, status }
+            }
+            58 => {
+                let [object, first_page, end_page, returns, flush, forbidden] = from.words()?;
+                let (first_page, end_page) = (object_page(first_page)?, object_page(end_page)?);
+                let should_return = choice(&RETURNS, returns)?;
+                let forbidden = if forbidden == NO_CHANGE { None } else { Some(rights(forbidden)?) };
+                Self::LockRequest { object, first_page, end_page, should_return, should_flush: flag(flush)?, forbidden }
+            }
+            59 => Self::Messages,
+            60 => Self::DirtyRanges { object: from.word()? },
+            61 => {
+                let [start, end] = from.words()?;
+                Self::PageStates { start, end }
+            }
+            62 => Self::Completions,
+            63 => Self::AwaitHost,
+            64 => Self::Stat { selector: from.word()? },
+            65 => Self::Trim,
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+/// Stands for accesses that are left as they are.
+const NO_CHANGE: u64 = u64::MAX;
+
 /// Values by their numbers, from 0 on.
+const STORES: [StoreKind; 2] = [StoreKind::Store, StoreKind::Exclusive];
+const RETURNS: [ShouldReturn; 4] =
+    [ShouldReturn::Nothing, ShouldReturn::Dirty, ShouldReturn::All, ShouldReturn::Anything];
 const MODES: [MapMode; 2] = [MapMode::Shared, MapMode::Private];
 const INHERITANCES: [Inheritance; 3] = [Inheritance::Share, Inheritance::Copy, Inheritance::None];
 const ADVICES: [Advice; 2] = [Advice::DontNeed, Advice::Free];
@@ -327,6 +409,11 @@ fn place(from: &mut Reader<'_>) -> Result<Option<u64>, Malformed> {
 /// Lets a number of pages of an object pass that a map can reckon with.
 const fn object_page(number: u64) -> Result<u64, Malformed> {
     if number <= MAX_OBJECT_PAGES { Ok(number) } else { Err(Malformed) }
+}
+
+/// As [`object_page`], for the size of an object that can't be empty.
+const fn some_pages(number: u64) -> Result<u64, Malformed> {
+    if number == 0 { Err(Malformed) } else { object_page(number) }
 }
 
 fn rights(bits: u64) -> Result<Prot, Malformed> {

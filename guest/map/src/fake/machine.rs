@@ -4,7 +4,8 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{FakeFrames, FakeHost, FakePmap, FakePorts, FakeRam};
+use super::{Deadlock, Executor, FakeFrames, FakeHost, FakePmap, FakePorts, FakeRam};
+use crate::entry::EntryKind;
 use crate::kern_return::KernReturn;
 use crate::map::{VmMap, check_all, check_quiet};
 use crate::units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
@@ -67,6 +68,18 @@ impl FakeMachine {
     #[must_use]
     pub fn frames(&self) -> &FakeFrames {
         self.vm.frames()
+    }
+
+    /// Runs the tasks of `executor`, and beside them what the system does for nobody who waits.
+    ///
+    /// # Errors
+    /// [`Deadlock`] when tasks are left that nothing will wake.
+    pub fn run(&self, executor: &mut Executor<'_>) -> Result<(), Deadlock> {
+        loop {
+            executor.run_until_stalled();
+            let Some(work) = self.vm.take_background() else { return executor.run() };
+            executor.spawn(work);
+        }
     }
 
     /// Reads as a user program would, from `address` (bytes) on, taking faults.
@@ -197,6 +210,11 @@ fn check_mappings(map: &VmMap<FakePorts>) -> Result<(), String> {
         let mapping = |page| (page, pmap.translation(page));
         pmap.mapped_pages().into_iter().map(mapping).collect::<Vec<_>>()
     });
+    // What lies outside, or in a submap, or in the range that was a detached map's, is another map's, which has the same page tables.
+    let submaps: Vec<_> = entries.iter().filter(|entry| entry.kind == EntryKind::Submap).map(|row| row.pages).collect();
+    let is_own =
+        |page| !map.is_detached() && bounds.contains(page) && !submaps.iter().any(|pages| pages.contains(page));
+    let mapped = mapped.into_iter().filter(|(page, _)| is_own(*page));
     // Both lists are in order, and so are the pages.
     let (mut entries, mut frames) = (entries.iter().peekable(), frames.iter().peekable());
     for (page, translation) in mapped {

@@ -61,6 +61,12 @@ impl FakeRam {
         stable.extend(snapshot);
     }
 
+    /// Makes `run` zero, on stable storage too.
+    pub(super) fn discard(&self, run: FrameRun) {
+        self.zero(run);
+        self.persist(run, Vec::new());
+    }
+
     fn zero(&self, run: FrameRun) {
         self.cached.lock().retain(|frame, _| !(run.first..run.end()).contains(frame));
     }
@@ -138,6 +144,10 @@ impl Frames for FakeFrames {
 
     fn fill(&self, frame: u64, byte: u8) {
         self.ram.write(frame, 0, &[byte; PAGE_BYTES]);
+    }
+
+    fn trim(&self, give: &mut dyn FnMut(FrameRun) -> bool) -> u64 {
+        self.allocator.lock().trim(give)
     }
 }
 

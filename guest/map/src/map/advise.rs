@@ -3,7 +3,7 @@
 use super::{MapState, VmMap, touched_pages};
 use crate::entry::MapEntry;
 use crate::kern_return::KernReturn;
-use crate::objects::{Objects, Pin};
+use crate::objects::Objects;
 use crate::ports::{Frames, Ports};
 use crate::units::PageRange;
 
@@ -75,13 +75,16 @@ fn drop_pages<P: Ports>(
     let unneeded: alloc::vec::Vec<PageRange> = object
         .resident
         .pieces(indices)
-        .filter(|(_, extent)| extent.wires == 0 && extent.pin == Pin::No && !extent.cleaning)
-        .filter(|(_, extent)| drops_dirty || !extent.dirty)
+        .filter(|(_, extent)| extent.is_loose() && (drops_dirty || !extent.is_owed()))
         .map(|(pages, _)| pages)
         .collect();
     for pages in unneeded {
         objects.unmap_everywhere(id, pages);
         // Other maps' marks came back with their mappings.
-        objects.table[id].resident.remove_where(pages, |extent| drops_dirty || !extent.dirty, |run| frames.free(run));
+        objects.table[id].resident.remove_where(
+            pages,
+            |extent| drops_dirty || !extent.is_owed(),
+            |run| frames.free(run),
+        );
     }
 }

@@ -116,6 +116,9 @@ impl<P: Ports> VmMap<P> {
 impl<P: Ports> MapState<P> {
     /// Returns the first page of where `pages` pages go.
     pub(super) fn place(&self, placement: Placement, pages: u64) -> Result<u64, KernReturn> {
+        if self.is_detached {
+            return Err(KernReturn::NoSpace);
+        }
         if self.wire_future.contains(LockAllFlags::FUTURE) && !self.may_wire(pages) {
             return Err(KernReturn::NoSpace);
         }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{MapState, VmMap};
-use crate::entry::MapEntry;
+use crate::entry::{EntryKind, MapEntry};
 use crate::objects::{Counts, Found, ObjectId, ObjectTable, Pin, View};
 use crate::ports::Ports;
 use crate::units::{FrameRun, PageRange, Prot};
@@ -96,6 +96,7 @@ pub fn check_quiet<P: Ports>(maps: &[&VmMap<P>]) -> Result<(), Violation> {
                 require(entry.transition.is_none(), "nothing is left in transition", pages)?;
                 require(!entry.needs_wakeup, "nobody is left waiting for an entry", pages)?;
             }
+            require(!state.is_detached || state.entries.len() == 0, "a detached map is empty", state.bounds)?;
             require(state.busy == 0 && !state.busy_awaited, "no operation is left busy", state.bounds)
         })?;
     }
@@ -117,17 +118,22 @@ impl<P: Ports> MapState<P> {
     fn check_entries(&self) -> Result<(), Violation> {
         let bounds = self.bounds;
         let mut end = bounds.start;
-        let mut charged = 0;
+        let (mut charged, mut submaps) = (0, 0);
         for (start, entry) in self.entries.iter() {
             let pages = entry.range(start);
             require(start >= end, "entries are ordered, disjoint and within the map", pages)?;
             require(!pages.is_empty(), "no entry is empty", pages)?;
             end = pages.end;
             entry.check(pages, self.operation)?;
+            let submap = self.submaps.get(&start).map(|submap| submap.bounds);
+            let expected = (entry.kind == EntryKind::Submap).then_some(pages);
+            require(submap == expected, "a submap rules over exactly its entry", pages)?;
+            submaps += u64::from(submap.is_some());
             if entry.user_wired || entry.transition.is_some_and(|mark| mark.charged) {
                 charged += entry.pages;
             }
         }
+        require(submaps == self.submaps.len() as u64, "every submap has an entry", bounds)?;
         require(end <= bounds.end, "entries are ordered, disjoint and within the map", bounds)?;
         require(charged == self.user_wired_pages, "N7: the user-wired total is that of the entries", bounds)
     }

@@ -1,6 +1,8 @@
 //! Deallocation, one range or everything.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::pin::Pin;
 
 use super::{MapState, Step, VmMap, touched_pages};
 use crate::entry::{MapEntry, OperationId, Transition};
@@ -9,6 +11,9 @@ use crate::objects::{Found, PinList};
 use crate::ports::{Frames, Ports};
 use crate::units::PageRange;
 use crate::wait::Wait;
+
+/// A deallocation under way.
+pub(super) type Delete<'a> = Pin<Box<dyn Future<Output = Result<(), KernReturn>> + Send + 'a>>;
 
 /// Whose wirings hold an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,14 +30,14 @@ impl<P: Ports> VmMap<P> {
     ///
     /// Holes are passed over. User wirings end implicitly: the host is told before the mappings go (row D-02).
     /// **A system wiring blocks the call until it ends**, as does an operation or a write to stable storage
-    /// that is under way on the pages (row D-01); what lies at lower addresses is gone by then. A size of 0
-    /// does nothing.
+    /// that is under way on the pages (row D-01); what lies at lower addresses is gone by then. A submap goes with all that is
+    /// mapped in it, whose wirings count likewise. A size of 0 does nothing.
     ///
     /// # Errors
-    /// - [`KernReturn::InvalidArgument`]: address and size wrap; or an end of the range lies within a large page.
+    /// - [`KernReturn::InvalidArgument`]: address and size wrap; or an end of the range lies within a large page or a submap.
     ///
     /// # Partial effects
-    /// None but those of the waiting; where the end lies within a large page, what lies before that entry is gone.
+    /// None but those of the waiting; where the end lies within a large page or a submap, what lies before that entry is gone.
     pub async fn deallocate(&self, address: u64, size: u64) -> Result<(), KernReturn> {
         if size == 0 {
             return Ok(());
@@ -60,6 +65,7 @@ impl<P: Ports> VmMap<P> {
                     self.unpin(last).await;
                     #[cfg(test)]
                     self.vm.planted.pause().await;
+                    self.detach_submaps(claimed, owner, blocking).await;
                     self.tear_down(claimed, owner).await;
                     cursor = claimed.end;
                     if outcome.is_err() {
@@ -173,6 +179,7 @@ impl<P: Ports> MapState<P> {
                 && let Some(entry) = self.entries.remove(page)
             {
                 wake |= entry.needs_wakeup;
+                self.submaps.remove(&page);
                 if let Some(object) = entry.object {
                     let whole = entry.object_range(page, entry.range(page));
                     if objects.table.is_unshared(object) && !objects.table[object].is_external() {

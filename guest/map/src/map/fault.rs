@@ -1,18 +1,22 @@
 //! Page faults.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::pin::Pin;
+
 use super::obstacle::Work;
 use super::stack::Growth;
 use super::{MapState, Step, VmMap};
 use crate::entry::{EntryKind, OperationId, Transition};
 use crate::flags::{LockAllFlags, WireFlags};
 use crate::kern_return::KernReturn;
-use crate::objects::{BLOCK_PAGES, Found, Objects, Pin, PinList, Window};
-use crate::ports::{Host, Ports};
-use crate::units::{PAGE_SHIFT, PageRange, Prot};
+use crate::objects::{BLOCK_PAGES, Found, Objects, Pin as Held, PinList, Window};
+use crate::ports::{Frames, Host, Ports};
+use crate::units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
 use crate::wait::Wait;
 
 /// What a fault does with the map unlocked.
-enum Unlocked<'a> {
+enum Unlocked<'a, P: Ports> {
     /// Waits for another operation.
     Wait(Wait<'a>),
     /// Overcomes what keeps the page from being had.
@@ -22,6 +26,8 @@ enum Unlocked<'a> {
     Pin(PageRange, OperationId, PinList),
     /// Wires what a stack grew by (row P-09).
     WireStack(PageRange, LockAllFlags),
+    /// Leaves the page to the map that rules over it.
+    Submap(Arc<VmMap<P>>),
 }
 
 impl<P: Ports> VmMap<P> {
@@ -33,7 +39,8 @@ impl<P: Ports> VmMap<P> {
     /// together with its neighbours of the same 2 MiB block, as far as entry and frames continue and the pages are
     /// in the same state (wired, dirty, on their way to stable storage).
     /// A fault on an entry that another operation works on waits for that operation (row T-08). A fault in the gap below a stack
-    /// lets the stack grow to the page; what it grows by is wired at once where the map says so (row P-09).
+    /// lets the stack grow to the page; what it grows by is wired at once where the map says so (row P-09). A fault on a submap is
+    /// the submap's.
     ///
     /// # Errors
     /// - [`KernReturn::InvalidAddress`]: nothing is allocated there.
@@ -67,6 +74,7 @@ impl<P: Ports> VmMap<P> {
                         break Err(error);
                     }
                 }
+                Step::Wait(Unlocked::Submap(submap)) => break submap.fault_boxed(address, access).await,
                 Step::Done(result) => break result,
             }
         };
@@ -74,12 +82,21 @@ impl<P: Ports> VmMap<P> {
         result
     }
 
+    /// As [`VmMap::fault`], for a map within a map.
+    fn fault_boxed(
+        &self,
+        address: u64,
+        access: Prot,
+    ) -> Pin<Box<dyn Future<Output = Result<(), KernReturn>> + Send + '_>> {
+        Box::pin(self.fault(address, access))
+    }
+
     fn fault_step(
         &self,
         state: &mut MapState<P>,
         page: u64,
         access: Prot,
-    ) -> Step<Unlocked<'_>, Result<(), KernReturn>> {
+    ) -> Step<Unlocked<'_, P>, Result<(), KernReturn>> {
         let Some((start, entry)) = state.entries.containing(page) else {
             return Step::Done(Err(KernReturn::InvalidAddress));
         };
@@ -90,6 +107,9 @@ impl<P: Ports> VmMap<P> {
         let marked = marked && !self.vm.planted.has(crate::planted::Mutant::FaultIgnoresMarks);
         if marked && let Some(entry) = state.entries.get_mut(start) {
             return Step::Wait(Unlocked::Wait(self.wait_for(entry)));
+        }
+        if let Some(submap) = state.submap_at(start) {
+            return Step::Wait(Unlocked::Submap(submap));
         }
         if kind == EntryKind::StackGap {
             return match state.grow_stack(page) {
@@ -105,7 +125,7 @@ impl<P: Ports> VmMap<P> {
         if prot.is_none() || !prot.contains(access) {
             return Step::Done(Err(KernReturn::ProtectionFailure));
         }
-        match self.resolve(state, start, page, access.contains(Prot::WRITE)) {
+        match self.resolve(state, start, page, access) {
             Ok(None) => Step::Done(Ok(())),
             Ok(Some(unlocked)) => Step::Wait(unlocked),
             Err(error) => Step::Done(Err(error)),
@@ -118,9 +138,9 @@ impl<P: Ports> VmMap<P> {
         state: &mut MapState<P>,
         start: u64,
         page: u64,
-        writes: bool,
-    ) -> Result<Option<Unlocked<'_>>, KernReturn> {
-        if writes {
+        access: Prot,
+    ) -> Result<Option<Unlocked<'_, P>>, KernReturn> {
+        if access.contains(Prot::WRITE) {
             state.make_private(start);
         }
         state.ensure_object(start);
@@ -131,7 +151,7 @@ impl<P: Ports> VmMap<P> {
         let mut objects = self.vm.objects();
         let (_, before) = objects.table.look(this.object, this.indices);
         // What the fault asked for is not changed by what else is done meanwhile (row B-08).
-        let (_, obstacle) = objects.populate(self.vm.frames(), &this, writes);
+        let (_, obstacle) = objects.populate(self.vm.frames(), &this, access);
         if let Some(obstacle) = obstacle {
             return self.work(busy, obstacle).map(Unlocked::Obstacle).map(Some);
         }
@@ -171,7 +191,7 @@ impl<P: Ports> VmMap<P> {
         mut list: PinList,
     ) -> Result<(), KernReturn> {
         let result = self.vm.host().wire(&list.take_frames()).await;
-        let pin = if result.is_ok() { Pin::Yes } else { Pin::No };
+        let pin = if result.is_ok() { Held::Yes } else { Held::No };
         let mut last = self.vm.objects().table.finish_pins(list, pin, self.vm.frames());
         self.vm.idle().wake_all();
         let this = PageRange::new(page, page + 1);
@@ -194,6 +214,56 @@ impl<P: Ports> VmMap<P> {
         self.end_busy();
         self.wake_if(awaited);
         result.map_err(KernReturn::from_wire_error)
+    }
+}
+
+impl<P: Ports> VmMap<P> {
+    /// Runs `work` on the frame that the page at `address` (bytes) shows, with the objects locked; `None` if none is resident.
+    pub(crate) fn with_frame<T>(&self, address: u64, work: impl FnOnce(&mut Objects<P>, u64) -> T) -> Option<T> {
+        let page = address >> PAGE_SHIFT;
+        let submap = self.ruler_of(page);
+        submap.as_deref().unwrap_or(self).locked(|state| {
+            let (start, entry) = state.entries.containing(page)?;
+            let window = entry.window(start, PageRange::new(page, page + 1))?;
+            let mut objects = self.vm.objects();
+            let (_, Found::Resident { extent, .. }) = objects.table.look(window.object, window.indices) else {
+                return None;
+            };
+            Some(work(&mut objects, extent.frames.first))
+        })
+    }
+
+    /// Stores what `from` holds, frame after frame, into the pages from `address` (bytes, a multiple of the page size) on, as a
+    /// manager does with what comes back to it. The frames stay the caller's.
+    ///
+    /// # Errors
+    /// As [`VmMap::fault`], for a write; what stands before the failing page is stored.
+    pub async fn accept_frames(&self, address: u64, from: &[FrameRun]) -> Result<(), KernReturn> {
+        let mut at = address;
+        for frame in from.iter().flat_map(|run| run.first..run.end()) {
+            loop {
+                self.fault(at, Prot::WRITE).await?;
+                let page = at >> PAGE_SHIFT;
+                let submap = self.ruler_of(page);
+                let stored = submap.as_deref().unwrap_or(self).locked(|state| {
+                    let (start, entry) = state.entries.containing(page)?;
+                    let window = entry.window(start, PageRange::new(page, page + 1)).filter(|_| !entry.needs_copy)?;
+                    let mut objects = self.vm.objects();
+                    let (_, found) = objects.table.look(window.object, window.indices);
+                    let Found::Resident { owner, extent, .. } = found else { return None };
+                    // Only its own page; a fault for a write has made one.
+                    (owner == window.object).then(|| {
+                        self.vm.frames().copy(frame, extent.frames.first);
+                        objects.table.mark_dirty(window.object, window.indices);
+                    })
+                });
+                if stored.is_some() {
+                    break;
+                }
+            }
+            at = at.wrapping_add(PAGE_SIZE);
+        }
+        Ok(())
     }
 }
 

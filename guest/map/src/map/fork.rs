@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use super::obstacle::Work;
 use super::{MapState, Step, VmMap};
-use crate::entry::{Inheritance, MapEntry};
+use crate::entry::{EntryKind, Inheritance, MapEntry};
 use crate::kern_return::KernReturn;
 use crate::objects::{Found, ObjectId, Objects, Obstacle, Pager, SpaceId, VmObject};
 use crate::ports::{Frames, OutOfFrames, Pmap, Ports};
@@ -36,7 +36,7 @@ impl<P: Ports> VmMap<P> {
     /// child maps in future is wired (row D-07). Shared entries show the same pages (row D-06). Of copied ones, those that the
     /// parent has wired and may write are copied now, so that the parent keeps its very pages (row D-04); all others at the
     /// first write of either (row D-05). So are mappings of objects that others may write meanwhile, files among them: a child's
-    /// copy is what was there when it was forked. While an operation brings pages of this map in, the fork waits (row T-10).
+    /// copy is what was there when it was forked. Where a submap is, the child has nothing. While an operation brings pages of this map in, the fork waits (row T-10).
     ///
     /// # Errors
     /// [`KernReturn::ResourceShortage`]: no frames are left for the copies.
@@ -101,7 +101,7 @@ impl<P: Ports> VmMap<P> {
             while at < window.pages.end {
                 let end = missing.range(at..window.pages.end).next().copied().unwrap_or(window.pages.end);
                 let rest = window.narrowed(PageRange::new(at, end));
-                match objects.populate(self.vm.frames(), &rest, false) {
+                match objects.populate(self.vm.frames(), &rest, Prot::READ) {
                     (_, None) => at = end + 1,
                     // This page can't be had; others may.
                     (ready, Some(Obstacle::Failed(_))) => at += ready + 1,
@@ -125,6 +125,8 @@ impl<P: Ports> MapState<P> {
         for start in starts {
             let Some(entry) = self.entries.get_mut(start) else { continue };
             match entry.inheritance {
+                // What another map rules over is not this one's to give.
+                _ if entry.kind == EntryKind::Submap => {}
                 Inheritance::None => {}
                 Inheritance::Share => self.share(child, start),
                 Inheritance::Copy => self.copy(child, start)?,

@@ -25,19 +25,28 @@ impl<P: Ports> MapState<P> {
         }
     }
 
-    /// As [`MapState::unmap`], but changes nothing where a 2 MiB mapping would have to be split and can't be.
+    /// As [`MapState::unmap`], but where a 2 MiB mapping would have to be split and can't be changes nothing up to the next submap.
     pub(super) fn try_unmap(&mut self, objects: &mut Objects<P>, pages: PageRange) -> Result<(), OutOfFrames> {
-        let (table, pmap) = objects.split(self.space);
-        let entries = &self.entries;
-        pmap.remove(pages, &mut |dirty| fold_dirty(entries, table, dirty))
+        // Between the parts lie submaps, whose mappings go into none of this map's objects; no 2 MiB mapping reaches over
+        // their borders.
+        let mut result = Ok(());
+        for part in self.own_parts(pages) {
+            let (table, pmap) = objects.split(self.space);
+            let entries = &self.entries;
+            let removed = pmap.remove(part, &mut |dirty| fold_dirty(entries, table, dirty));
+            result = result.and(removed);
+        }
+        result
     }
 
     /// Folds the dirty marks of the map's own `pages` into the objects and clears them, also those of 2 MiB
     /// mappings that several entries share.
     pub(super) fn collect_dirty(&mut self, objects: &mut Objects<P>, pages: PageRange) {
-        let (table, pmap) = objects.split(self.space);
-        let entries = &self.entries;
-        pmap.clean(pages.intersection(self.bounds), &mut |dirty| fold_dirty(entries, table, dirty));
+        for part in self.own_parts(pages.intersection(self.bounds)) {
+            let (table, pmap) = objects.split(self.space);
+            let entries = &self.entries;
+            pmap.clean(part, &mut |dirty| fold_dirty(entries, table, dirty));
+        }
     }
 
     /// As [`MapState::collect_dirty`], with what was written to the same pages through other mappings, of this map and others.

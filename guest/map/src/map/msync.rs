@@ -1,58 +1,74 @@
-//! Synchronisation with stable storage: XNU `vm_map_msync`.
+//! Synchronisation with backing storage: XNU `vm_map_msync`, with the handshake that its manual page promises.
 
+mod sending;
+
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{MapState, Step, VmMap, touched_pages};
 use crate::flags::SyncFlags;
 use crate::kern_return::KernReturn;
-use crate::objects::{Extent, Found, ObjectId, Pager};
-use crate::ports::{Host, HostError, Ports, SyncMode, SyncRun};
+use crate::objects::{Extent, Found, ObjectId, Objects, Pager, Returns, Sending};
+#[cfg(test)]
+use crate::planted::{Mutant, is_planted};
+use crate::ports::{Host, HostError, Ports};
 use crate::units::PageRange;
 use crate::vm::Vm;
 use crate::wait::Wait;
 
-/// Pages on their way to stable storage. Dropping it ends the writes by their results.
-struct WriteBack<'a, P: Ports> {
-    vm: &'a Vm<P>,
-    mode: SyncMode,
-    /// Which pages of which object each of `runs` holds; the objects are held.
-    pages: Vec<(ObjectId, PageRange)>,
-    /// Why some dirty pages were not sent.
+pub(crate) use sending::{Outgoing, send};
+use sending::{RamWrite, all, detach};
+
+/// What a call has begun under the map's lock.
+struct Begun<P: Ports> {
+    /// What is to be sent, and awaited or left to itself.
+    outgoing: Vec<Outgoing<P>>,
+    /// Memory whose home is guest RAM is among the range: what refuses every sync of that refuses this one.
+    has_ram: bool,
+    /// Why some pages could not be sent.
     refused: Option<HostError>,
-    /// Failures until the host says otherwise, so that a call that ends early leaves the pages dirty.
-    runs: Vec<SyncRun>,
+    /// The range has a hole that is to be reported.
+    has_hole: bool,
+    /// The parts of the range that are other maps' to sync.
+    submaps: Vec<(PageRange, Arc<VmMap<P>>)>,
 }
 
 impl<P: Ports> VmMap<P> {
-    /// Puts the dirty pages among those that `size` bytes from `address` touch on stable storage (XNU
-    /// `vm_msync`).
+    /// Gives the dirty and precious pages among those that `size` bytes from `address` touch back to their managers, and has
+    /// them put on backing storage (XNU `vm_msync`; decisions D-A and D-B of the semantics table).
     ///
-    /// - [`SyncFlags::SYNCHRONOUS`]: returns when the bytes are on stable storage. Pages that were sent and
+    /// Memory's manager is guest RAM itself unless it shows an object with another one.
+    ///
+    /// - [`SyncFlags::SYNCHRONOUS`]: returns when the bytes are on backing storage. Pages that were sent and
     ///   not written again meanwhile are clean then. A write that is already in flight is waited for.
-    /// - [`SyncFlags::ASYNCHRONOUS`]: the writing is started; the pages stay dirty.
-    /// - [`SyncFlags::INVALIDATE`]: unmaps the pages of unwired entries first. The pages' home is guest RAM, and
-    ///   the resident page *is* the home's copy, so the bytes stay as they are, dirty pages stay dirty, and
-    ///   wired pages are not touched (rows M-03, M-04, Q-04). Pages that share a 2 MiB mapping with others stay
-    ///   mapped when no frame is left to split it with.
-    /// - [`SyncFlags::KILLPAGES`], [`SyncFlags::DEACTIVATE`]: nothing is synced, whatever else is set (row M-07).
-    ///   Objects with guest RAM as pager count as external, and no reference marks are kept, so nothing else
-    ///   happens either.
+    /// - [`SyncFlags::ASYNCHRONOUS`]: the writing is started. Pages are being cleaned until it ends, which makes them clean, or
+    ///   dirty again; a later synchronous call waits for that. A manager that is a task is waited for all the same: what the flag
+    ///   changes is when it answers (row K-05).
+    /// - [`SyncFlags::INVALIDATE`]: unwired pages leave the cache: what was sent, when its write has succeeded; clean pages at
+    ///   once. Without one of the flags above dirty pages are lost, and precious ones are sent and awaited. Where the manager is
+    ///   guest RAM, the resident page *is* its copy, so the bytes stay as they are and dirty pages dirty. Wired pages stay
+    ///   (rows M-03, M-04, Q-04), and mapped pages that share a 2 MiB mapping with others when no frame is left to split it with.
+    /// - [`SyncFlags::KILLPAGES`]: unwired pages of memory that is no object's and that nobody shares need not be written any
+    ///   more, whatever they hold (row M-05). The range ends at the first hole (row H-02). Nothing is synced, whatever else is
+    ///   set (row M-07).
+    /// - [`SyncFlags::DEACTIVATE`]: nothing is synced, and as no reference marks are kept nothing else happens.
     /// - [`SyncFlags::CONTIGUOUS`]: reports holes.
     ///
-    /// Protections and wirings are not consulted (rows H-08 and H-09). Unknown flags are ignored. A size of 0
-    /// succeeds whatever the flags are (row S-02).
+    /// Protections and wirings are not consulted (rows H-08 and H-09). What a private mapping has written is no object's page
+    /// (row H-07). Unknown flags are ignored. A size of 0 succeeds whatever the flags are (row S-02). Submaps are synced from
+    /// where the range meets them on (row H-05).
     ///
     /// # Errors
     /// - [`KernReturn::InvalidArgument`]: both SYNCHRONOUS and ASYNCHRONOUS.
     /// - [`KernReturn::InvalidAddress`]: address and size wrap; or a page is not allocated, with CONTIGUOUS.
-    /// - [`KernReturn::Failure`]: the host failed to write a run. XNU would report success; FreeBSD `vm_map_sync` does this
-    ///   (row D-B). Also where the host keeps nothing stable, or storage has failed before, even if there is nothing to
-    ///   write. Comes before the report of a hole.
+    /// - [`KernReturn::Failure`]: a run could not be written, or its manager has failed or died. XNU would report success; FreeBSD
+    ///   `vm_map_sync` does this (row D-B). Also where guest RAM has no stable storage, or that has failed before, even if
+    ///   there is nothing to write. Comes before the report of a hole.
     ///
     /// # Partial effects
     /// The whole range is processed before any error but the argument errors is returned. Pages whose write
-    /// failed stay dirty and resident. With KILLPAGES the range ends at the first hole (row H-02).
+    /// failed stay dirty and resident, also under INVALIDATE.
     pub async fn msync(&self, address: u64, size: u64, flags: SyncFlags) -> Result<(), KernReturn> {
         if size == 0 {
             return Ok(());
@@ -61,76 +77,121 @@ impl<P: Ports> VmMap<P> {
             return Err(KernReturn::InvalidArgument);
         }
         let range = touched_pages(address, size).ok_or(KernReturn::InvalidAddress)?;
-        let (mut writes, has_hole) = loop {
+        self.sync_pages(range, flags).await
+    }
+
+    async fn sync_pages(&self, range: PageRange, flags: SyncFlags) -> Result<(), KernReturn> {
+        let Begun { outgoing, has_ram, refused, has_hole, submaps } = loop {
             match self.locked(|state| self.begin_msync(state, range, flags)) {
                 Step::Wait(wait) => wait.await,
                 Step::Done(begun) => break begun,
             }
         };
-        let mut failed = writes.refused;
-        if !writes.runs.is_empty() {
-            self.vm.host().sync(&mut writes.runs, writes.mode).await;
-            failed = writes.runs.iter().find_map(|sync| sync.result.err()).or(failed);
-        } else if flags.sends() {
+        let mut failed = refused;
+        let is_asynchronous = flags.contains(SyncFlags::ASYNCHRONOUS);
+        // Whoever does not wait for what is sent learns here that nothing will come of it.
+        if flags.sends() && has_ram && (is_asynchronous || !outgoing.iter().any(Outgoing::is_ram)) {
             failed = self.vm.host().refuses_sync().or(failed);
         }
-        drop(writes);
+        // All are begun before any is awaited (row K-05).
+        let (mut sending, mut results) = (Vec::new(), Vec::new());
+        for item in outgoing {
+            let left_alone = is_asynchronous && !item.is_task();
+            #[cfg(test)]
+            if left_alone && is_planted(Mutant::AsynchronousBeginsNothing) {
+                continue;
+            }
+            let future = send(Arc::clone(&self.vm), item);
+            match detach(&self.vm, Box::pin(future), left_alone).await {
+                Ok(result) => results.push(result),
+                Err(future) => sending.push(future),
+            }
+        }
+        results.extend(all(sending).await);
+        failed = results.into_iter().find_map(Result::err).or(failed);
         let mut result = Ok(());
         if let Some(error) = failed {
             self.note_host_error(error);
             result = Err(KernReturn::from_sync_error(error));
         }
         self.debug_check();
+        let mut has_hole = has_hole;
+        for (part, submap) in submaps {
+            // Other results than a hole are not lost either (row H-04).
+            match Box::pin(submap.sync_pages(part, flags)).await {
+                Ok(()) => {}
+                Err(KernReturn::InvalidAddress) => has_hole = true,
+                Err(code) => result = result.and(Err(code)),
+            }
+        }
         if has_hole {
             result = result.and(Err(KernReturn::InvalidAddress));
         }
         result
     }
 
-    /// Does all that happens before the host is called; tells whether the range has a hole that is to be reported.
-    fn begin_msync(
-        &self,
-        state: &mut MapState<P>,
-        range: PageRange,
-        flags: SyncFlags,
-    ) -> Step<Wait<'_>, (WriteBack<'_, P>, bool)> {
-        let mode = if flags.contains(SyncFlags::SYNCHRONOUS) { SyncMode::Wait } else { SyncMode::NoWait };
-        let mut writes = WriteBack { vm: &self.vm, mode, pages: Vec::new(), refused: None, runs: Vec::new() };
+    /// Does all that happens before anybody is called.
+    fn begin_msync(&self, state: &mut MapState<P>, range: PageRange, flags: SyncFlags) -> Step<Wait<'_>, Begun<P>> {
         let has_hole = flags.contains(SyncFlags::CONTIGUOUS) && state.entries.next_gap(range).is_some();
-        // Killing pages or letting them age wins over syncing (row M-07), and does nothing to pages in RAM.
+        // With KILLPAGES nothing behind the first hole is looked at (row H-02).
+        let end = if flags.contains(SyncFlags::KILLPAGES) { state.entries.next_gap(range) } else { None };
+        let looked_at = PageRange::new(range.start, end.map_or(range.end, |hole| hole.start));
+        let submaps = state.submaps_in(looked_at);
+        let mut begun = Begun { outgoing: Vec::new(), has_ram: false, refused: None, has_hole, submaps };
+        // Killing pages or letting them age wins over syncing (row M-07).
         if flags.discards() {
-            return Step::Done((writes, has_hole));
+            if flags.contains(SyncFlags::KILLPAGES) {
+                state.kill_pages(looked_at);
+            }
+            return Step::Done(begun);
         }
-        let sends = flags.sends();
-        // Nothing is held while this waits, so calls that wait for each other's writes can't lock each other out.
-        if sends && mode == SyncMode::Wait {
-            // Begun before the look: a write ends under the objects' lock alone.
+        let flushes = flags.contains(SyncFlags::INVALIDATE);
+        if flags.sends() || flushes {
+            // Nothing is held while this waits, so calls that wait for each other's writes can't lock each other out. Begun
+            // before the look: a write ends under the objects' lock alone.
             let wait = self.vm.idle().wait();
-            if state.any_cleaning(range) {
+            if state.any_busy(range, flags) {
                 return Step::Wait(wait);
             }
         }
-        if flags.contains(SyncFlags::INVALIDATE) {
+        if flushes {
             state.invalidate(range);
         }
-        if sends {
-            state.begin_writes(range, &mut writes);
+        if flags.sends() || flushes {
+            state.begin_returns(range, flags, &mut begun);
         }
-        Step::Done((writes, has_hole))
+        Step::Done(begun)
     }
 }
 
 impl<P: Ports> MapState<P> {
-    fn any_cleaning(&self, range: PageRange) -> bool {
-        let objects = self.vm.objects();
-        let mut cleaning = false;
+    /// Tells whether something is under way that a call must wait for.
+    fn any_busy(&mut self, range: PageRange, flags: SyncFlags) -> bool {
+        let vm = Arc::clone(&self.vm);
+        let mut objects = vm.objects();
+        let waits = !flags.contains(SyncFlags::ASYNCHRONOUS);
+        if !waits {
+            // What is being cleaned and was written since must be written again, and not at the same time.
+            self.collect_all_dirty(&mut objects, range);
+        }
+        let mut busy = false;
         for (start, entry) in self.entries.meeting(range) {
             let Some(window) = entry.window(start, entry.range(start).intersection(range)) else { continue };
+            let managed = objects.table[window.object].managed().filter(|_| !window.needs_copy);
+            busy |= managed.is_some_and(|managed| managed.is_syncing(window.indices));
+            let waits = waits || managed.is_some();
+            #[cfg(test)]
+            if is_planted(Mutant::SynchronizationsOverlap) {
+                continue;
+            }
             objects.table.for_each(window.object, window.indices, |_, found| {
-                cleaning |= matches!(found, Found::Resident { extent, .. } if extent.cleaning);
+                let Found::Resident { owner, extent, .. } = found else { return };
+                // What a private mapping hides is not its own (row H-07).
+                let is_own = managed.is_some() && owner == window.object || objects.table[owner].managed().is_none();
+                busy |= is_own && extent.cleaning && (waits || extent.dirty);
             });
         }
-        cleaning
+        busy
     }
 
     /// Unmaps the unwired entries of `range`, those that touch in one go, so that a 2 MiB mapping which they share
@@ -147,75 +208,123 @@ impl<P: Ports> MapState<P> {
         }
     }
 
-    /// Adds the dirty pages of `range` to `writes` and, if they will be waited for, marks them.
-    fn begin_writes(&mut self, range: PageRange, writes: &mut WriteBack<'_, P>) {
+    /// Notes that loose pages of `range` need not be written (row M-05).
+    fn kill_pages(&mut self, range: PageRange) {
+        let vm = Arc::clone(&self.vm);
+        let mut objects = vm.objects();
+        self.collect_dirty(&mut objects, range);
+        for (start, entry) in self.entries.meeting(range) {
+            let Some(window) = entry.window(start, entry.range(start).intersection(range)) else { continue };
+            let object = &objects.table[window.object];
+            let is_own = objects.table.is_unshared(window.object) && object.backing.is_none() && !window.needs_copy;
+            if is_own && matches!(object.pager, Pager::Ram) {
+                objects.table[window.object].resident.forget_dirty(window.indices);
+            }
+        }
+    }
+
+    /// Adds what is to be sent of `range` to `begun`, and marks it.
+    fn begin_returns(&mut self, range: PageRange, flags: SyncFlags, begun: &mut Begun<P>) {
         let vm = Arc::clone(&self.vm);
         let mut objects = vm.objects();
         self.collect_all_dirty(&mut objects, range);
+        let sending = Sending { dirty: flags.sends(), precious: true, flush: flags.contains(SyncFlags::INVALIDATE) };
+        #[cfg(test)]
+        let precious = flags.sends() || !is_planted(Mutant::PreciousIsLostByInvalidate);
+        #[cfg(test)]
+        let sending = Sending { precious, ..sending };
+        // Row K-01: the manager is not told whether holes are reported.
+        let told = flags.bits() & !SyncFlags::CONTIGUOUS.bits();
+        let mut ram = RamWrite::new(&vm);
+        let mut parts: Vec<(ObjectId, PageRange)> = Vec::new();
         for (start, entry) in self.entries.meeting(range) {
-            if let Some(window) = entry.window(start, entry.range(start).intersection(range)) {
-                objects.table.for_each(window.object, window.indices, |_, found| {
-                    if let Found::Resident { owner, index, extent } = found {
-                        writes.add(owner, &objects.table[owner].pager, index, extent);
-                    }
-                });
+            let Some(window) = entry.window(start, entry.range(start).intersection(range)) else {
+                // An entry without an object has nothing to send (row H-06), but RAM for a home.
+                begun.has_ram |= entry.kind.has_pages();
+                continue;
+            };
+            let is_managed = objects.table[window.object].managed().is_some() && !window.needs_copy;
+            if is_managed {
+                let known = PageRange::new(0, objects.table[window.object].pages);
+                parts.push((window.object, window.indices.intersection(known)));
+                continue;
+            }
+            begun.has_ram = true;
+            if flags.sends() {
+                collect_ram(&objects, window.object, window.indices, &mut ram, &mut begun.refused);
             }
         }
-        for (object, pages) in &writes.pages {
-            objects.table[*object].holds += 1;
-            if writes.mode == SyncMode::Wait {
-                objects.table[*object].resident.begin_cleaning(*pages);
-            }
+        for (object, part) in joined(parts) {
+            let returns = objects.begin_returns(object, part, sending, told, vm.frames());
+            begun.refused = returns.as_ref().and_then(|returns| returns.refused).or(begun.refused);
+            begun.outgoing.extend(returns.map(|returns| Outgoing::returning(&vm, returns)));
+        }
+        ram.begin(&mut objects);
+        if !ram.is_empty() {
+            begun.outgoing.push(Outgoing::Ram(ram));
         }
     }
 }
 
-impl<P: Ports> WriteBack<'_, P> {
-    /// Adds the pages of `extent`, from page `index` of `object` on, if they are dirty; adjacent frames as one run.
-    fn add(&mut self, object: ObjectId, pager: &Pager, index: u64, extent: Extent) {
-        if !extent.dirty {
-            return;
+/// Joins the parts of each object that overlap or touch: a page that is shown twice is returned once, and that wiring has clipped
+/// an entry is nothing that its manager need know.
+fn joined(mut parts: Vec<(ObjectId, PageRange)>) -> Vec<(ObjectId, PageRange)> {
+    parts.retain(|(_, part)| !part.is_empty());
+    parts.sort_by_key(|(object, part)| (*object, part.start));
+    let mut joined: Vec<(ObjectId, PageRange)> = Vec::new();
+    for (object, part) in parts {
+        match joined.last_mut() {
+            Some((known, last)) if *known == object && part.start <= last.end => last.end = last.end.max(part.end),
+            _ => joined.push((object, part)),
         }
-        match pager {
-            Pager::Ram => {}
+    }
+    joined
+}
+
+/// Adds the dirty pages to `ram` whose home is guest RAM.
+fn collect_ram<P: Ports>(
+    objects: &Objects<P>,
+    top: ObjectId,
+    indices: PageRange,
+    ram: &mut RamWrite<P>,
+    refused: &mut Option<HostError>,
+) {
+    objects.table.for_each(top, indices, |_, found| {
+        let Found::Resident { owner, index, extent: extent @ Extent { dirty: true, cleaning: false, .. } } = found
+        else {
+            return;
+        };
+        match objects.table[owner].pager {
+            Pager::Ram => ram.add(owner, index, extent),
             // Nobody keeps what is written to a made-up file, so nobody can make it stable.
-            Pager::File(_) => {
-                self.refused = Some(HostError::Unsupported);
-                return;
-            }
+            Pager::File(_) => *refused = Some(HostError::Unsupported),
+            // Behind a private mapping (row H-07).
+            Pager::Managed(_) => {}
         }
-        let pages = PageRange::new(index, index + extent.frames.pages);
-        match (self.pages.last_mut(), self.runs.last_mut()) {
-            (Some((known, last)), Some(sync))
-                if *known == object && last.end == pages.start && sync.run.end() == extent.frames.first =>
-            {
-                last.end = pages.end;
-                sync.run.pages += pages.len();
-            }
-            _ => {
-                self.pages.push((object, pages));
-                self.runs.push(SyncRun { run: extent.frames, result: Err(HostError::Rejected) });
-            }
-        }
-    }
+    });
 }
 
-impl<P: Ports> Drop for WriteBack<'_, P> {
-    fn drop(&mut self) {
-        if self.runs.is_empty() {
-            return;
+/// Returns the last pages of an object that nobody uses any more to its manager, and tells the manager of its end (row O-10).
+pub(crate) async fn terminate<P: Ports>(vm: Arc<Vm<P>>, id: ObjectId) {
+    let returns: Option<Returns> = {
+        let mut objects = vm.objects();
+        let whole = PageRange::new(0, objects.table[id].pages);
+        let sending = Sending { dirty: true, precious: true, flush: true };
+        let is_dead = objects.table[id].is_dead;
+        let flags = SyncFlags::SYNCHRONOUS | SyncFlags::INVALIDATE;
+        #[cfg(test)]
+        let is_dead = is_dead || is_planted(Mutant::EndReturnsNothing);
+        if is_dead { None } else { objects.begin_returns(id, whole, sending, flags.bits(), vm.frames()) }
+    };
+    if let Some(returns) = returns {
+        let refused = returns.refused;
+        let result = send(Arc::clone(&vm), Outgoing::returning(&vm, returns)).await;
+        if result.is_err() || refused.is_some() {
+            vm.note_lost();
         }
-        let mut objects = self.vm.objects();
-        for ((object, pages), sync) in self.pages.iter().zip(&self.runs) {
-            if self.mode == SyncMode::Wait {
-                objects.table[*object].resident.end_cleaning(*pages, sync.result.is_err());
-            }
-            objects.table.let_go(*object, self.vm.frames());
-        }
-        drop(objects);
-        self.vm.idle().wake_all();
     }
+    sending::end_object(&vm, id);
 }
 
 #[cfg(test)]
-mod test;
+pub(super) mod test;

@@ -2,7 +2,7 @@
 
 use super::{MapState, VmMap};
 use crate::kern_return::KernReturn;
-use crate::objects::{Obstacle, PageIn, Pin, PinList, Transfer};
+use crate::objects::{Obstacle, PageIn, Pin, PinList, StoreIn, Transfer};
 use crate::ports::{Frames, Host, Ports};
 use crate::wait::Wait;
 
@@ -11,6 +11,8 @@ use crate::wait::Wait;
 pub(super) enum Work<'a> {
     /// Awaits the pager.
     PageIn(PageIn),
+    /// Awaits the host's store.
+    StoreIn(StoreIn),
     /// Waits until pages are busy no more.
     Idle(Wait<'a>),
     /// Has the host hold copies and puts them in place.
@@ -26,6 +28,7 @@ impl<P: Ports> VmMap<P> {
     pub(super) fn work(&self, busy: &mut u32, obstacle: Obstacle) -> Result<Work<'_>, KernReturn> {
         let work = match obstacle {
             Obstacle::PageIn(page_in) => Work::PageIn(page_in),
+            Obstacle::StoreIn(coming) => Work::StoreIn(coming),
             Obstacle::Paging => Work::Idle(self.vm.idle().wait()),
             Obstacle::Transfer(transfer) => Work::Transfer(transfer),
             Obstacle::Failed(code) => return Err(code),
@@ -43,6 +46,7 @@ impl<P: Ports> VmMap<P> {
         self.vm.planted.pause().await;
         let result = match work {
             Work::PageIn(page_in) => self.page_in(page_in).await,
+            Work::StoreIn(coming) => self.store_in(coming).await,
             Work::Idle(wait) => {
                 wait.await;
                 Ok(())
@@ -84,6 +88,23 @@ impl<P: Ports> VmMap<P> {
         }
         #[cfg(test)]
         self.vm.planted.pause().await;
+        self.vm.idle().wake_all();
+        result
+    }
+
+    async fn store_in(&self, mut coming: StoreIn) -> Result<(), KernReturn> {
+        let ask = |coming: &StoreIn| self.vm.host().data_request(coming.store, coming.pages.start, coming.frames);
+        let mut result = ask(&coming).await;
+        if result.is_err() && coming.pages.len() > 1 {
+            // It may be another page that can't be had.
+            coming = self.vm.objects().table.only_needed(coming, self.vm.frames());
+            self.vm.idle().wake_all();
+            result = ask(&coming).await;
+        }
+        if let Err(error) = result {
+            self.note_host_error(error);
+        }
+        let result = self.vm.objects().table.finish_store_in(coming, result.is_err(), self.vm.frames());
         self.vm.idle().wake_all();
         result
     }

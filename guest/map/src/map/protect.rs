@@ -7,7 +7,7 @@ use super::obstacle::Work;
 use super::{MapState, Step, VmMap, touched_pages};
 use crate::entry::MapEntry;
 use crate::kern_return::KernReturn;
-use crate::objects::Obstacle;
+use crate::objects::{Found, Objects, Obstacle};
 use crate::ports::{Pmap, Ports};
 use crate::units::{PageRange, Prot};
 use crate::wait::Wait;
@@ -185,10 +185,26 @@ impl<P: Ports> MapState<P> {
         self.entries.merge(range);
     }
 
+    /// Tells whether a manager forbids something on one of the resident pages.
+    fn meets_forbidden(&self, objects: &Objects<P>, pages: PageRange) -> bool {
+        self.entries.meeting(pages).any(|(start, entry)| {
+            let Some(window) = entry.window(start, entry.range(start).intersection(pages)) else { return false };
+            let mut forbids = false;
+            objects.table.for_each(window.object, window.indices, |_, found| {
+                forbids |= matches!(found, Found::Resident { extent, .. } if !extent.forbidden.is_none());
+            });
+            forbids
+        })
+    }
+
     /// Gives the mappings of `pages` the rights `prot`, but for the right to write what others see too.
     fn show_protection(&mut self, pages: PageRange, prot: Prot) {
         let vm = Arc::clone(&self.vm);
         let mut objects = vm.objects();
+        if self.meets_forbidden(&objects, pages) {
+            // What a manager forbids is not the entry's to permit: the next fault asks, and maps what it may.
+            return self.unmap(&mut objects, pages);
+        }
         let shares = |(_, entry): (u64, &MapEntry)| {
             entry.needs_copy || entry.object.is_some_and(|top| objects.table[top].backing.is_some())
         };

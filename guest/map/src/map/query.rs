@@ -1,5 +1,6 @@
 //! Queries: what the map looks like now.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::VmMap;
@@ -57,6 +58,19 @@ pub struct EntryRow {
     pub needs_copy: bool,
     /// Whether pages are wired only as they become resident.
     pub wired_on_fault: bool,
+}
+
+/// What a resident page is beside resident, or what an absent one is instead. A page that is none of it is clean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageState {
+    /// Its manager's copy, or stable storage, may hold something else.
+    pub is_dirty: bool,
+    /// Its manager has no copy.
+    pub is_precious: bool,
+    /// It is being written.
+    pub is_cleaning: bool,
+    /// It is absent, because its manager could not supply it, and nobody has learnt of that yet.
+    pub is_error: bool,
 }
 
 /// Totals over a map.
@@ -166,6 +180,46 @@ impl<P: Ports> VmMap<P> {
         rows
     }
 
+    /// Returns the states of the pages from page `start` to page `end`, marks of page tables included. Neighbours that are alike are
+    /// joined, and absent pages left out unless they are in error.
+    pub fn page_states(&self, start: u64, end: u64) -> Vec<(PageRange, PageState)> {
+        let range = PageRange::new(start, end);
+        self.locked(|state| {
+            let vm = Arc::clone(&self.vm);
+            let mut objects = vm.objects();
+            state.collect_all_dirty(&mut objects, range);
+            let mut rows = Vec::new();
+            for (start, entry) in state.entries.meeting(range) {
+                let Some(window) = entry.window(start, entry.range(start).intersection(range)) else { continue };
+                objects.table.for_each(window.object, window.indices, |indices, found| match found {
+                    Found::Resident { extent, .. } => {
+                        let state = PageState {
+                            is_dirty: extent.dirty,
+                            is_precious: extent.precious,
+                            is_cleaning: extent.cleaning,
+                            is_error: false,
+                        };
+                        push_state(
+                            &mut rows,
+                            PageRange::new(window.page_of(indices.start), window.page_of(indices.end)),
+                            state,
+                        );
+                    }
+                    _ => {
+                        let (root, below) = objects.table.root(window.object, indices);
+                        let errors =
+                            objects.table[root].managed().into_iter().flat_map(|managed| managed.errors(below));
+                        for page in errors.map(|page| window.page_of(page - below.start + indices.start)) {
+                            let state = PageState { is_error: true, ..PageState::default() };
+                            push_state(&mut rows, PageRange::new(page, page + 1), state);
+                        }
+                    }
+                });
+            }
+            rows
+        })
+    }
+
     /// Returns how many pages of `range` are resident.
     pub fn residents(&self, range: PageRange) -> u64 {
         let mut resident = 0;
@@ -221,6 +275,14 @@ impl<P: Ports> VmMap<P> {
     }
 }
 
+/// Adds a row, or makes the last one longer.
+fn push_state(rows: &mut Vec<(PageRange, PageState)>, pages: PageRange, state: PageState) {
+    match rows.last_mut() {
+        Some((last, same)) if last.end == pages.start && *same == state => last.end = pages.end,
+        _ => rows.push((pages, state)),
+    }
+}
+
 /// Adds a row for `pages` (none if empty) and one without frames for what lies between it and the row
 /// before; joins rows whose frames continue. `first` is where the rows begin.
 fn push_frames(rows: &mut Vec<FrameRow>, first: u64, pages: PageRange, frames: Option<FrameRun>) {
@@ -241,48 +303,4 @@ fn push_frames(rows: &mut Vec<FrameRow>, first: u64, pages: PageRange, frames: O
 }
 
 #[cfg(test)]
-mod test {
-    use crate::flags::WireFlags;
-    use crate::map::testing::Bed;
-    use crate::units::{PageRange, Prot};
-
-    #[test]
-    fn layout_is_clipped_joins_equal_wirings_and_shows_the_common_rights() {
-        let bed = Bed::of(4);
-        bed.allocate(4, 8);
-        assert_eq!(bed.protect(2, 6, Prot::READ), Ok(()));
-        assert_eq!(bed.layout(), "[0,8)0");
-        assert_eq!(bed.wire(2, 4, WireFlags::USER), Ok(()));
-        assert_eq!(bed.layout(), "[0,2)0 [2,4)1U [4,8)0");
-        let rows = bed.machine.map.layout(17, 23);
-        assert_eq!(rows.len(), 3);
-        assert_eq!((rows[0].pages, rows[0].prot), (PageRange::new(17, 18), Prot::DEFAULT));
-        assert_eq!((rows[2].pages, rows[2].prot), (PageRange::new(20, 23), Prot::READ));
-    }
-
-    #[test]
-    fn frames_rows_cover_the_range_and_join_over_entries() {
-        let bed = Bed::of(6);
-        assert_eq!(bed.wire(1, 5, WireFlags::SYSTEM), Ok(()));
-        assert_eq!(bed.protect(2, 3, Prot::READ), Ok(()));
-        let rows = bed.machine.map.frames(16, 26);
-        let pages: alloc::vec::Vec<_> = rows.iter().map(|row| (row.pages, row.frames.map(|run| run.pages))).collect();
-        let expected =
-            [(PageRange::new(16, 17), None), (PageRange::new(17, 21), Some(4)), (PageRange::new(21, 26), None)];
-        assert_eq!(pages, expected);
-        assert_eq!(bed.machine.map.frames(18, 18), []);
-    }
-
-    #[test]
-    fn stats_count_what_the_map_holds() {
-        let bed = Bed::of(8);
-        bed.allocate(10, 12);
-        assert_eq!(bed.wire(0, 4, WireFlags::USER), Ok(()));
-        assert_eq!(bed.wire(2, 4, WireFlags::SYSTEM), Ok(()));
-        assert_eq!(bed.write(7, 1), Ok(()));
-        let stats = bed.machine.map.stats();
-        assert_eq!((stats.entries, stats.allocated_pages, stats.resident_pages), (4, 10, 5));
-        assert_eq!((stats.wired_pages, stats.user_wired_pages, stats.cleaning_pages), (4, 4, 0));
-        assert!(stats.timestamp > 0 && stats.last_host_error.is_none());
-    }
-}
+mod test;

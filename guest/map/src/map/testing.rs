@@ -4,9 +4,14 @@ mod durable;
 mod explore;
 mod family;
 mod inject;
+mod managers;
 mod model;
+mod mutants;
+mod owed;
 mod regressions;
+mod stores;
 mod storm;
+mod submaps;
 
 use alloc::format;
 use alloc::string::String;
@@ -138,7 +143,7 @@ impl Bed {
     /// Takes the runs of all sync calls since the last time.
     pub(crate) fn synced(&self) -> Vec<FrameRun> {
         let runs = |call| match call {
-            HostCall::Sync(runs, _) => runs,
+            HostCall::Sync(runs) => runs,
             _ => Vec::new(),
         };
         self.host().take_log().into_iter().flat_map(runs).collect()

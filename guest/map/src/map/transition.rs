@@ -138,13 +138,18 @@ impl<P: Ports> MapState<P> {
     /// Makes `page` the first page of its entry, if it is in one (rows C-01, N3).
     ///
     /// # Errors
-    /// [`KernReturn::InvalidArgument`] where that would cut a large page; nothing is changed then (row A-08).
+    /// [`KernReturn::InvalidArgument`] where that would cut a large page or a submap; nothing is changed then (row A-08).
     pub(super) fn clip(&mut self, page: u64) -> Result<(), KernReturn> {
         let Some((start, entry)) = self.entries.containing(page) else { return Ok(()) };
         if start == page {
             return Ok(());
         }
-        if entry.kind == EntryKind::LargePages && !page.is_multiple_of(BLOCK_PAGES) {
+        let would_be_cut = match entry.kind {
+            EntryKind::LargePages => !page.is_multiple_of(BLOCK_PAGES),
+            EntryKind::Submap => true,
+            _ => false,
+        };
+        if would_be_cut {
             return Err(KernReturn::InvalidArgument);
         }
         self.ensure_object(start);

@@ -165,7 +165,8 @@ impl<P: Ports> VmMap<P> {
             if !objects.table.is_absent(window.object, window.indices) {
                 objects.collect_dirty(*space, &window);
             }
-            let (ready, obstacle) = objects.populate(self.vm.frames(), &window, writes);
+            let (ready, obstacle) =
+                objects.populate(self.vm.frames(), &window, if writes { Prot::DEFAULT } else { Prot::READ });
             let done = window.narrowed(PageRange::new(window.pages.start, window.pages.start + ready));
             objects.enter(*space, &done).map_err(|_| KernReturn::ResourceShortage)?;
             entry.count_pages(start, done.pages, &mut objects.table);

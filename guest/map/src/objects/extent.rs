@@ -1,7 +1,7 @@
 //! The resident pages of an object, as runs of pages that agree in all they are.
 
 use crate::runs::{Run, RunMap};
-use crate::units::{FrameRun, PageRange};
+use crate::units::{FrameRun, PageRange, Prot};
 
 /// Whether the host holds a page in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +21,18 @@ pub(crate) struct Extent {
     /// How many wired entries show the pages (row N5).
     pub(crate) wires: u32,
     pub(crate) pin: Pin,
-    /// Stable storage may hold something else. A page can be dirtier than this says by the marks that the
-    /// page tables still hold.
+    /// The manager's copy, or stable storage, may hold something else. A page can be dirtier than this says by the marks that
+    /// the page tables still hold.
     pub(crate) dirty: bool,
+    /// The manager has no copy (row O-03): the page goes back to it even if nobody wrote to it.
+    pub(crate) precious: bool,
     /// A write to stable storage is in flight, begun when the pages were last turned from dirty to not
     /// dirty. A page written again meanwhile is both (row Z-01).
     pub(crate) cleaning: bool,
+    /// Accesses that the manager has not permitted.
+    pub(crate) forbidden: Prot,
+    /// The manager wants to be asked before each first write (row Z-04).
+    pub(crate) traps: bool,
 }
 
 impl Run for Extent {
@@ -45,7 +51,10 @@ impl Run for Extent {
             && self.wires == next.wires
             && self.pin == next.pin
             && self.dirty == next.dirty
+            && self.precious == next.precious
             && self.cleaning == next.cleaning
+            && self.forbidden.bits() == next.forbidden.bits()
+            && self.traps == next.traps
     }
 
     fn append(&mut self, next: Self) {
@@ -57,6 +66,30 @@ impl Extent {
     /// Tells whether somebody will come back to the pages: they must stay where they are.
     pub(crate) const fn is_busy(&self) -> bool {
         self.cleaning || matches!(self.pin, Pin::Going)
+    }
+
+    /// Returns clean pages that nobody wires.
+    pub(crate) const fn clean(frames: FrameRun) -> Self {
+        Self {
+            frames,
+            wires: 0,
+            pin: Pin::No,
+            dirty: false,
+            precious: false,
+            cleaning: false,
+            forbidden: Prot::NONE,
+            traps: false,
+        }
+    }
+
+    /// Tells whether the pages can be dropped if their content is of no use: nobody wires them or will come back to them.
+    pub(crate) const fn is_loose(&self) -> bool {
+        self.wires == 0 && matches!(self.pin, Pin::No) && !self.cleaning
+    }
+
+    /// Tells whether the manager must have the pages before they go.
+    pub(crate) const fn is_owed(&self) -> bool {
+        self.dirty || self.precious
     }
 
     /// Returns the part from page `skipped` on, `pages` pages long.
@@ -110,8 +143,13 @@ impl Resident {
 
     /// Makes pages from `index` on resident, unwired, in `frames`.
     pub(crate) fn insert(&mut self, index: u64, frames: FrameRun, dirty: bool) {
-        self.extents.insert(index, Extent { frames, wires: 0, pin: Pin::No, dirty, cleaning: false });
-        self.extents.merge(PageRange::new(index, index + frames.pages));
+        self.insert_as(index, Extent { dirty, ..Extent::clean(frames) });
+    }
+
+    /// Makes pages from `index` on resident as `extent` says.
+    pub(crate) fn insert_as(&mut self, index: u64, extent: Extent) {
+        self.extents.insert(index, extent);
+        self.extents.merge(PageRange::new(index, index + extent.frames.pages));
     }
 
     /// Takes those resident pages of `range` out that `goes`, and hands their frames to `free`.
@@ -139,7 +177,7 @@ impl Resident {
 
     /// Takes the resident pages of `range` out that nobody wires or will come back to.
     pub(crate) fn remove_unwired(&mut self, range: PageRange, free: impl FnMut(FrameRun)) {
-        self.remove_where(range, |extent| extent.wires == 0 && extent.pin == Pin::No && !extent.cleaning, free);
+        self.remove_where(range, Extent::is_loose, free);
     }
 
     /// Takes everything out.
@@ -213,20 +251,55 @@ impl Resident {
         self.update(range, |extent| extent.pin = pin);
     }
 
-    /// Turns the pages of `range` from dirty to cleaning: a write of their content begins now.
+    /// Turns the pages of `range` from dirty to cleaning: a write of their content begins now. Before an unwired page whose manager
+    /// wants to be asked is written again, it is asked again.
     pub(crate) fn begin_cleaning(&mut self, range: PageRange) {
         self.update(range, |extent| {
             extent.dirty = false;
             extent.cleaning = true;
+            if extent.traps && extent.wires == 0 {
+                extent.forbidden = extent.forbidden | Prot::WRITE;
+            }
         });
     }
 
-    /// Ends the write of `range`: what failed is dirty again, and so is what was written meanwhile.
-    pub(crate) fn end_cleaning(&mut self, range: PageRange, failed: bool) {
+    /// Ends the write of `range`, pages which were dirty when it began if `was_dirty`: what failed is as before, and what was
+    /// written meanwhile is dirty. What the manager has is not precious any more.
+    pub(crate) fn end_cleaning(&mut self, range: PageRange, was_dirty: bool, failed: bool) {
         self.update(range, |extent| {
-            extent.dirty |= failed;
+            extent.dirty |= failed && was_dirty;
+            extent.precious &= failed;
             extent.cleaning = false;
         });
+    }
+
+    /// Notes that the loose pages of `range` need not be written, whatever they hold (row M-05).
+    pub(crate) fn forget_dirty(&mut self, range: PageRange) {
+        self.update(range, |extent| {
+            let goes = extent.is_loose();
+            #[cfg(test)]
+            let goes = goes || crate::planted::is_planted(crate::planted::Mutant::KillReachesWired);
+            if goes {
+                extent.dirty = false;
+            }
+        });
+    }
+
+    /// Notes that the manager has the pages of `range`; dirty ones only if not `all`. Before a page whose manager wants to be asked
+    /// is written again, it is asked again.
+    pub(crate) fn settle_returned(&mut self, range: PageRange, all: bool) {
+        self.update(range, |extent| {
+            if extent.traps && extent.dirty && extent.wires == 0 {
+                extent.forbidden = extent.forbidden | Prot::WRITE;
+            }
+            extent.dirty = false;
+            extent.precious &= !all;
+        });
+    }
+
+    /// Forbids accesses to the resident pages of `range`, and permits all others.
+    pub(crate) fn set_forbidden(&mut self, range: PageRange, forbidden: Prot) {
+        self.update(range, |extent| extent.forbidden = forbidden);
     }
 
     /// Changes the state of the resident pages of `range`, and of no others.
@@ -297,10 +370,10 @@ mod test {
         resident.begin_cleaning(range(0, 4));
         resident.mark_dirty(range(1, 2));
         assert!(resident.containing(3).is_some_and(|(_, extent)| extent.cleaning));
-        resident.end_cleaning(range(0, 4), false);
+        resident.end_cleaning(range(0, 4), true, false);
         assert_eq!(states(&resident), [(0, 1, 0, false, false), (1, 1, 0, true, false), (2, 2, 0, false, false)]);
         resident.begin_cleaning(range(1, 2));
-        resident.end_cleaning(range(1, 2), true);
+        resident.end_cleaning(range(1, 2), true, true);
         assert!(resident.containing(1).is_some_and(|(_, extent)| extent.dirty));
     }
 
@@ -320,7 +393,7 @@ mod test {
     fn absorb_takes_what_is_absent_and_frees_what_is_hidden() {
         let mut resident = Resident::new();
         resident.insert(1, FrameRun::new(10, 1), true);
-        let below = Extent { frames: FrameRun::new(100, 8), wires: 2, pin: Pin::Yes, dirty: false, cleaning: false };
+        let below = Extent { wires: 2, pin: Pin::Yes, ..Extent::clean(FrameRun::new(100, 8)) };
         let mut freed = Vec::new();
         // Pages 4 to 11 of the object below; the shadow shows pages 6 to 9 of it as its pages 0 to 3.
         resident.absorb(range(4, 12), range(6, 10), 6, below, |run| freed.push(run));

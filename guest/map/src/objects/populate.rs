@@ -1,9 +1,9 @@
 //! Making the pages of a window resident.
 
-use super::{Found, ObjectId, Objects, PageIn, Pager, Transfer, Window};
+use super::{Coming, Found, ObjectId, Objects, PageIn, Pager, StoreIn, Transfer, Window};
 use crate::kern_return::KernReturn;
 use crate::ports::{Frames, OutOfFrames, Ports};
-use crate::units::{FrameRun, PageRange};
+use crate::units::{FrameRun, PageRange, Prot};
 
 /// Pages in the larger of the two page sizes.
 pub(crate) const BLOCK_PAGES: u64 = 512;
@@ -13,7 +13,9 @@ pub(crate) const BLOCK_PAGES: u64 = 512;
 pub(crate) enum Obstacle {
     /// The pager has been asked; await it.
     PageIn(PageIn),
-    /// Somebody else awaits the pager for this page.
+    /// The host has been asked; await it.
+    StoreIn(StoreIn),
+    /// Somebody else awaits the pager for this page, or a manager that is a task has been asked for it, or for the access.
     Paging,
     /// Somebody has wired what is to be copied: the copy must be held by the host before it takes its place.
     Transfer(Transfer),
@@ -28,23 +30,29 @@ impl From<OutOfFrames> for Obstacle {
 }
 
 impl<P: Ports> Objects<P> {
-    /// Makes the window's pages resident from its start on: of their own, if they are to be written. Returns how many are, and
+    /// Makes the window's pages resident from its start on: of their own, if `access` is to write them. Returns how many are, and
     /// what is in the way of the others.
     ///
     /// A window that is to be written must not need a copy any more. Pages that got a frame stay resident whatever
     /// happens to the others (row F-06).
-    pub(crate) fn populate(&mut self, frames: &P::Frames, window: &Window, write: bool) -> (u64, Option<Obstacle>) {
+    pub(crate) fn populate(&mut self, frames: &P::Frames, window: &Window, access: Prot) -> (u64, Option<Obstacle>) {
+        let write = access.contains(Prot::WRITE);
         let mut at = window.indices.start;
         while at < window.indices.end {
             let rest = PageRange::new(at, window.indices.end);
             let (pages, found) = self.table.look(window.object, rest);
             let part = PageRange::new(at, at + pages);
+            let is_copied = matches!(found, Found::Resident { owner, .. } if write && owner != window.object);
+            // No mapping could say that a page may be written or executed and not read.
+            let needed = if is_copied { Prot::READ } else { access | Prot::READ };
             let step = match found {
-                Found::Resident { owner, extent, .. } if write && owner != window.object => {
-                    self.copy_up(frames, window, part, extent.frames)
+                Found::Resident { owner, index, extent } if !(extent.forbidden & needed).is_none() => {
+                    self.table.ask_unlock(owner, index, extent.forbidden & needed);
+                    Err(Obstacle::Paging)
                 }
+                Found::Resident { extent, .. } if is_copied => self.copy_up(frames, window, part, extent.frames),
                 Found::Resident { .. } => Ok(pages),
-                Found::Absent { root, index } => self.bring(frames, window, part, root, index),
+                Found::Absent { root, index } => self.bring(frames, window, part, (root, index), needed),
                 Found::Failed(code) => Err(Obstacle::Failed(code)),
             };
             match step {
@@ -61,8 +69,8 @@ impl<P: Ports> Objects<P> {
         frames: &P::Frames,
         window: &Window,
         part: PageRange,
-        root: ObjectId,
-        index: u64,
+        (root, index): (ObjectId, u64),
+        access: Prot,
     ) -> Result<u64, Obstacle> {
         match self.table[root].pager {
             Pager::Ram if window.is_large => self.fill_blocks(frames, window, part),
@@ -74,6 +82,14 @@ impl<P: Ports> Objects<P> {
             Pager::File(_) => {
                 let page_in = self.table.begin_page_in(root, index);
                 Err(page_in.map_or(Obstacle::Paging, Obstacle::PageIn))
+            }
+            Pager::Managed(_) => {
+                let access = if root == window.object { access } else { Prot::READ };
+                Err(match self.table.ask_manager(root, index, access, frames)? {
+                    Coming::Store(coming) => Obstacle::StoreIn(coming),
+                    Coming::Awaited => Obstacle::Paging,
+                    Coming::Failed(reason) => Obstacle::Failed(reason),
+                })
             }
         }
     }

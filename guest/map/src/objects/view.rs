@@ -58,6 +58,7 @@ impl View {
 impl ObjectTable {
     /// Notes that an entry of `space` shows pages of the object, `indices.start` of it at virtual page `start`.
     pub(crate) fn show(&mut self, id: ObjectId, space: SpaceId, start: u64, indices: PageRange) {
+        self.initialise(id);
         let distance = start.wrapping_sub(indices.start);
         let views = &mut self[id].views;
         match views.iter_mut().find(|view| view.space == space && view.distance == distance) {

@@ -37,8 +37,10 @@ impl Window {
     }
 
     /// Returns what a mapping of pages of `owner` may permit: a page that others see is not written here.
-    fn rights(&self, owner: ObjectId) -> Prot {
-        if owner == self.object && !self.needs_copy { self.prot } else { self.prot.without(Prot::WRITE) }
+    fn rights(&self, owner: ObjectId, forbidden: Prot) -> Prot {
+        let own = if owner == self.object && !self.needs_copy { self.prot } else { self.prot.without(Prot::WRITE) };
+        // No mapping could say that a page may be written and not read.
+        if forbidden.contains(Prot::READ) { Prot::NONE } else { own.without(forbidden) }
     }
 }
 
@@ -53,7 +55,8 @@ impl ObjectTable {
                 let (pages, found) = self.look(window.object, PageRange::new(at, window.indices.end));
                 at += pages;
                 if let Found::Resident { owner, extent, .. } = found {
-                    return Some((window.page_of(first), extent.frames, window.rights(owner)));
+                    let prot = window.rights(owner, extent.forbidden);
+                    return Some((window.page_of(first), extent.frames, prot));
                 }
             }
             None
@@ -86,6 +89,12 @@ impl<P: Ports> Objects<P> {
     /// As [`Objects::collect_dirty`], for the mappings of the same pages elsewhere: in other maps, and at other places of this
     /// one. Only entries that show the pages' very object can have written them.
     pub(crate) fn collect_dirty_elsewhere(&mut self, space: SpaceId, window: &Window) {
+        #[cfg(test)]
+        if crate::planted::is_planted(crate::planted::Mutant::MarksElsewhereAreLost)
+            && self.table[window.object].managed().is_some()
+        {
+            return;
+        }
         let here = window.pages.start.wrapping_sub(window.indices.start);
         let is_here = |owner, view: &View| owner == window.object && view.space == space && view.distance == here;
         let mut shown = Vec::new();

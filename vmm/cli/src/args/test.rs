@@ -22,7 +22,7 @@ fn definition_of_the_command_line_holds_together() {
 fn run_takes_every_option() {
     let command = line(
         "run --kernel k --script s --memory size=64M,file=f,durability=shared --wire-quota 8M --timeout 2.5 \
-         --on-storage-error latch --on kvm -vv",
+         --on-storage-error latch --on kvm --store d --store-quota 2M -vv",
     );
     let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
     assert_eq!(args.output.verbose, 2);
@@ -30,6 +30,7 @@ fn run_takes_every_option() {
     assert_eq!(source, ScriptSource::File("s".into()));
     assert_eq!(options.wire_quota_bytes, Some(8 << 20));
     assert_eq!(options.memory.file, Some("f".into()));
+    assert_eq!(options.store.map(|store| (store.folder, store.quota_bytes)), Some(("d".into(), 2 << 20)));
     assert_eq!(options.timeout.map(|limit| limit.as_millis()), Some(2500));
 }
 
@@ -69,6 +70,11 @@ fn host_of_the_line_wins_over_the_file_and_commands_without_a_script_take_none()
 fn other_commands_take_theirs() {
     assert!(matches!(line("script - --memory 64M --json"), Ok(Command::Script(args)) if args.output.json));
     assert!(matches!(line("doctor --memory 64M --json -v"), Ok(Command::Doctor(args)) if args.memory.is_some()));
+    let ramfile = line("ramfile f --page 3 --count 2 --json");
+    assert!(
+        matches!(&ramfile, Ok(Command::Ramfile(args)) if (args.page, args.count, args.output.json) == (Some(3), 2, true)),
+        "{ramfile:?}"
+    );
     let bench = line("bench boot --json");
     assert!(matches!(bench, Ok(Command::Bench(BenchArgs { what: Bench::Boot(_) }))), "{bench:?}");
 }
@@ -81,6 +87,8 @@ fn mistakes_are_one_sentence() {
     assert!(wrong("run -v -q").contains("cannot be used with"));
     assert!(wrong("run --json --quiet").contains("cannot be used with"));
     assert!(wrong("script").contains("required arguments were not provided: <FILE>"));
+    assert!(wrong("ramfile").contains("required arguments were not provided: <FILE>"));
+    assert!(wrong("ramfile f --count 2").contains("required arguments were not provided: --page <N>"));
     assert!(wrong("run --on-storage-error panic").contains("[possible values: stop, latch]"));
     assert!(wrong("run --wire-quota 5X").contains("'X' is not a size suffix"));
     assert!(wrong("").starts_with("nothing to do"));

@@ -71,10 +71,28 @@ fn quota_and_timeout_are_checked() {
 }
 
 #[test]
+fn store_quota_is_checked_and_needs_a_folder() {
+    let check = |store: Option<&str>, quota: Option<u64>| {
+        let config = Config { store: store.map(Into::into), store_quota: quota.map(Size), ..Config::default() };
+        let store = config.check().map_err(|error| error.to_string())?.store;
+        Ok::<_, String>(store.map(|store| (store.folder.display().to_string(), store.quota_bytes)))
+    };
+    assert_eq!(check(None, None), Ok(None));
+    assert_eq!(check(Some("d"), None), Ok(Some(("d".into(), 64 << 20))));
+    assert_eq!(check(Some("d"), Some(0)), Ok(Some(("d".into(), 0))));
+    assert_eq!(
+        check(Some("d"), Some(4095)),
+        Err("the store quota must be a multiple of 4 KiB; 4095 bytes is not".into())
+    );
+    let error = check(None, Some(4096)).expect_err("no folder");
+    assert_eq!(error, "a store quota of 4 KiB means nothing without a folder for stores; name one with --store DIR");
+}
+
+#[test]
 fn file_has_the_same_keys_and_the_command_line_wins() {
     let file = read(
         "kernel = 'k.elf'\ntimeout = 30\nwire-quota = '8M'\non-storage-error = 'latch'\nscript = 's.wvm'\n\
-         [memory]\nsize = 67108864\ndurability = 'none'",
+         store = 'd'\nstore-quota = '1M'\n[memory]\nsize = 67108864\ndurability = 'none'",
     )
     .expect("a configuration");
     let cli = Config { timeout: Some(1.5), memory: memory("128M").expect("a size"), ..Config::default() };
@@ -85,6 +103,7 @@ fn file_has_the_same_keys_and_the_command_line_wins() {
     assert_eq!(options.memory.size_bytes, Some(128 << 20));
     assert_eq!(options.memory.durability, Some(Durability::None));
     assert_eq!(options.wire_quota_bytes, Some(8 << 20));
+    assert_eq!(options.store.map(|store| store.quota_bytes), Some(1 << 20));
     assert_eq!(options.timeout, Some(Duration::from_millis(1500)));
     assert_eq!(options.on_storage_error, OnStorageError::Latch);
 }

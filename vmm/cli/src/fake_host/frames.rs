@@ -43,4 +43,8 @@ impl Frames for ModelFrames {
         self.frames.fill(frame, byte);
         self.ram.mark(FrameRun::new(frame, 1));
     }
+
+    fn trim(&self, give: &mut dyn FnMut(FrameRun) -> bool) -> u64 {
+        self.frames.trim(give)
+    }
 }

@@ -2,13 +2,21 @@
 
 use wirevm_agent::{Command, MAIN_TASK, Pattern, Reply, Request};
 use wirevm_map::{FrameRun, KernReturn, PAGE_SIZE};
+use wirevm_vmm::StorageErrorPolicy;
 
 use super::{FakeConfig, FakeTarget};
 use crate::in_process::Limits;
 use crate::script::target::{Target, WitnessAnswer, WitnessQuery};
 
 fn start(durable: bool) -> FakeTarget {
-    let config = FakeConfig { ram_pages: 64, wire_quota_pages: 16, durable, limits: Limits::default() };
+    let config = FakeConfig {
+        ram_pages: 64,
+        wire_quota_pages: 16,
+        durable,
+        store_quota_pages: Some(32),
+        on_storage_error: StorageErrorPolicy::Latch,
+        limits: Limits::default(),
+    };
     FakeTarget::start(config).expect("a thread")
 }
 

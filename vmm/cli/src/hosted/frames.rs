@@ -67,6 +67,10 @@ impl Frames for HostedFrames {
     fn fill(&self, frame: u64, byte: u8) {
         self.ram.store(frame, &[byte; PAGE_BYTES]);
     }
+
+    fn trim(&self, give: &mut dyn FnMut(FrameRun) -> bool) -> u64 {
+        self.allocator().trim(give)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Guest RAM without a guest: its bytes, reached as devices reach them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use wirevm_abi::RamRange;
@@ -15,13 +16,18 @@ const FRAME_BYTES: usize = wirevm_devices::witness::PAGE_BYTES;
 /// fail for it, so whoever asked for one looks afterwards.
 #[derive(Debug)]
 pub(super) struct HostedRam {
-    memory: GuestRam,
+    memory: Arc<GuestRam>,
     lost: AtomicBool,
 }
 
 impl HostedRam {
-    pub(super) const fn new(memory: GuestRam) -> Self {
-        Self { memory, lost: AtomicBool::new(false) }
+    pub(super) fn new(memory: GuestRam) -> Self {
+        Self { memory: Arc::new(memory), lost: AtomicBool::new(false) }
+    }
+
+    /// Returns the mapping, for services that store to RAM on the guest's behalf.
+    pub(super) const fn memory(&self) -> &Arc<GuestRam> {
+        &self.memory
     }
 
     /// Tells whether part of RAM could not be reached.

@@ -5,8 +5,12 @@ use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::thread::{self, JoinHandle};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use wirevm_agent::{Answer, Crash, Reply};
@@ -47,6 +51,8 @@ pub struct AgentThread {
     commands: Option<SyncSender<Vec<u64>>>,
     answers: Receiver<Said>,
     thread: Option<JoinHandle<()>>,
+    /// Whether the thread is to end even where it waits for the host.
+    stop: Arc<AtomicBool>,
     limits: Limits,
     started: Instant,
 }
@@ -58,18 +64,25 @@ impl fmt::Debug for AgentThread {
 }
 
 impl AgentThread {
-    /// Starts a thread that carries out the words of each command with `answer`.
+    /// Starts a thread that carries out the words of each command with `answer`, which may take as long as the host does.
     ///
     /// # Errors
     /// [`TargetError`] when there can be no thread.
-    pub fn start(limits: Limits, answer: impl FnMut(&[u64]) -> Answer + Send + 'static) -> Result<Self, TargetError> {
+    pub fn start(
+        limits: Limits,
+        answer: impl AsyncFnMut(&[u64]) -> Answer + Send + 'static,
+    ) -> Result<Self, TargetError> {
         let (commands, received) = mpsc::sync_channel::<Vec<u64>>(1);
         let (say, answers) = mpsc::sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new()
             .name("wirevm-agent".to_owned())
-            .spawn(move || serve(answer, &received, &say))
+            .spawn({
+                let stop = Arc::clone(&stop);
+                move || serve(answer, &received, &say, &stop)
+            })
             .map_err(|error| CommandError::new(ExitCode::Failure, error))?;
-        Ok(Self { commands: Some(commands), answers, thread: Some(thread), limits, started: Instant::now() })
+        Ok(Self { commands: Some(commands), answers, thread: Some(thread), stop, limits, started: Instant::now() })
     }
 
     /// Has a command carried out, given as a request's words, and waits for the reply.
@@ -106,10 +119,13 @@ impl AgentThread {
         }
     }
 
-    /// Ends the thread, once it has done what it is doing; tells whether it has ended.
+    /// Ends the thread, once it has done what it is doing; but it does not wait for the host any more. Tells whether it has
+    /// ended.
     pub fn end(&mut self) -> bool {
         self.commands = None;
         let Some(thread) = self.thread.take() else { return true };
+        self.stop.store(true, Ordering::Release);
+        thread.thread().unpark();
         let deadline = Instant::now() + JOIN_LIMIT;
         while !thread.is_finished() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
@@ -157,10 +173,21 @@ impl Drop for AgentThread {
     }
 }
 
-fn serve(mut answer: impl FnMut(&[u64]) -> Answer, commands: &Receiver<Vec<u64>>, say: &SyncSender<Said>) {
+fn serve(
+    mut answer: impl AsyncFnMut(&[u64]) -> Answer,
+    commands: &Receiver<Vec<u64>>,
+    say: &SyncSender<Said>,
+    stop: &AtomicBool,
+) {
     while let Ok(words) = commands.recv() {
         // What a panic leaves behind is not looked at again.
-        let said = catch_unwind(AssertUnwindSafe(|| answer(&words))).map_err(|payload| reason(payload.as_ref()));
+        let said = catch_unwind(AssertUnwindSafe(|| drive(answer(&words), stop)));
+        let said = match said {
+            Ok(Some(answer)) => Ok(answer),
+            // Nobody listens any more.
+            Ok(None) => return,
+            Err(payload) => Err(reason(payload.as_ref())),
+        };
         let panicked = said.is_err();
         if say.send(said).is_err() || panicked {
             if panicked {
@@ -172,6 +199,30 @@ fn serve(mut answer: impl FnMut(&[u64]) -> Answer, commands: &Receiver<Vec<u64>>
     }
 }
 
+/// Wakes a thread that drives a future.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls a future to its end, or until `stop` is set and this thread is unparked.
+fn drive<T>(future: impl Future<Output = T>, stop: &AtomicBool) -> Option<T> {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(output);
+        }
+        if stop.load(Ordering::Acquire) {
+            return None;
+        }
+        thread::park();
+    }
+}
+
 /// Returns what a panic says.
 fn reason(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
@@ -180,6 +231,9 @@ fn reason(payload: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod test {
+    use std::future::poll_fn;
+    use std::mem;
+    use std::task::Poll;
     use std::time::{Duration, Instant};
 
     use wirevm_agent::{Answer, Crash, Reply};
@@ -189,10 +243,29 @@ mod test {
     use crate::exit_code::ExitCode;
 
     fn agent(limits: Limits) -> AgentThread {
-        AgentThread::start(limits, |words| match words {
+        AgentThread::start(limits, async |words: &[u64]| match words {
             [0] => panic!("boom {}", 7),
             [1] => Answer::Crash(Crash::Hang),
             [2] => Answer::Exit { code: 3 },
+            [3] => std::future::pending().await,
+            [4] => {
+                // Another thread answers after a while.
+                let (mut is_first, mut thread) = (true, None);
+                poll_fn(|context| {
+                    if !mem::take(&mut is_first) {
+                        return Poll::Ready(());
+                    }
+                    let waker = context.waker().clone();
+                    thread = Some(std::thread::spawn(move || {
+                        std::thread::sleep(Duration::from_millis(20));
+                        waker.wake();
+                    }));
+                    Poll::Pending
+                })
+                .await;
+                thread.expect("a thread").join().expect("no panic");
+                Answer::Reply(Reply::Number(4))
+            }
             _ => Answer::Reply(Reply::Done(KernReturn::Success)),
         })
         .expect("a thread")
@@ -215,6 +288,23 @@ mod test {
         let began = Instant::now();
         let error = agent.call(vec![1]).expect_err("a hang");
         assert_eq!(error.exit, ExitCode::Timeout);
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn answer_that_another_thread_brings_is_waited_for() {
+        let mut agent = agent(Limits::default());
+        assert_eq!(agent.call(vec![4]).expect("a reply"), Reply::Number(4));
+        assert!(agent.end());
+    }
+
+    #[test]
+    fn answer_that_never_comes_ends_with_the_time_and_does_not_hold_up_the_end() {
+        let limit = Duration::from_millis(100);
+        let mut agent = agent(Limits { time_limit: Some(limit), ..Limits::default() });
+        let began = Instant::now();
+        assert_eq!(agent.call(vec![3]).expect_err("no answer").exit, ExitCode::Timeout);
+        assert!(agent.end());
         assert!(began.elapsed() < Duration::from_secs(5));
     }
 

@@ -1,14 +1,20 @@
 //! The guest's end of the contract without a call page: what the guest kernel's hypercall client does, by function call.
 
+#[cfg(test)]
+mod test;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wirevm_abi::Status;
 use wirevm_abi::call::MAX_ENTRIES;
-use wirevm_devices::sync::Wait;
-use wirevm_map::{FrameRun, Host, HostError, SyncMode, SyncRun};
+use wirevm_abi::op::MAX_DATA_PAGES;
+use wirevm_abi::{Status, StoreName, stat};
+use wirevm_agent::host_error_of;
+use wirevm_map::{FrameRun, Host, HostError, PageRange, StoreId, StoreKind, StoreRun, SyncRun};
 
-/// The host's end of the contract, one entry of a call at a time.
+use super::requests::{Answer, Requests};
+
+/// The host's end of the contract. What takes a while is accepted and answered later, by whatever thread.
 pub trait HostServices: fmt::Debug + Send + Sync + 'static {
     /// Carries a `WIRE` entry out.
     fn wire(&self, run: FrameRun) -> Status;
@@ -16,11 +22,38 @@ pub trait HostServices: fmt::Debug + Send + Sync + 'static {
     /// Carries an `UNWIRE` entry out.
     fn unwire(&self, run: FrameRun) -> Status;
 
-    /// Carries `SYNC` entries out as one request; as many statuses as runs.
-    fn sync(&self, runs: &[FrameRun], wait: Wait) -> Vec<Status>;
+    /// Accepts `SYNC` entries as one request, which is answered with as many statuses as runs.
+    ///
+    /// # Errors
+    /// The status of all of them when they are not accepted: nothing is begun then.
+    fn sync(&self, runs: &[FrameRun], answer: Answer) -> Result<(), Status>;
 
     /// Tells whether there is stable storage behind RAM.
     fn offers_sync(&self) -> bool;
+
+    /// Carries an `OPEN_STORE` entry out; returns the store's number.
+    ///
+    /// # Errors
+    /// The entry's status.
+    fn open_store(&self, name: StoreName, pages: u64, kind: StoreKind) -> Result<u16, Status>;
+
+    /// Carries a `CLOSE_STORE` entry out.
+    fn close_store(&self, store: u16) -> Status;
+
+    /// Accepts an entry about a store, which is answered with one status.
+    ///
+    /// # Errors
+    /// Its status when it is not accepted: nothing is begun then.
+    fn about_store(&self, store: u16, request: StoreRequest, answer: Answer) -> Result<(), Status>;
+
+    /// Carries a `STAT` entry out, but for those about calls and completions, which nobody counts here.
+    ///
+    /// # Errors
+    /// The entry's status.
+    fn stat(&self, selector: u64) -> Result<u64, Status>;
+
+    /// Carries a `DISCARD` entry out.
+    fn discard(&self, run: FrameRun) -> Status;
 
     /// Checks the host's own books. `wired` are the frames that the memory system keeps wired, ascending; it is missing
     /// while an operation is under way, which may have asked for more or for less already.
@@ -30,23 +63,55 @@ pub trait HostServices: fmt::Debug + Send + Sync + 'static {
     fn check(&self, wired: Option<&[FrameRun]>) -> Result<(), String>;
 }
 
+/// What can be asked about an open store. Pages are the store's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreRequest {
+    /// `DATA_REQUEST`.
+    Request {
+        /// The first page.
+        first: u64,
+        /// What to fill.
+        frames: FrameRun,
+    },
+    /// `DATA_RETURN`.
+    Return {
+        /// The first page.
+        first: u64,
+        /// What to take.
+        frames: FrameRun,
+    },
+    /// `SYNCHRONIZE`.
+    Synchronize(PageRange),
+}
+
 /// A host as the map sees it.
 #[derive(Debug)]
 pub struct ServiceHost<S> {
     services: S,
+    requests: Requests,
     /// Whether storage has failed: from then on no sync is promised.
     poisoned: AtomicBool,
 }
 
 impl<S: HostServices> ServiceHost<S> {
     /// Puts the map's view on services.
-    pub const fn new(services: S) -> Self {
-        Self { services, poisoned: AtomicBool::new(false) }
+    pub fn new(services: S) -> Self {
+        Self { services, requests: Requests::default(), poisoned: AtomicBool::new(false) }
     }
 
     /// Returns the services.
     pub const fn services(&self) -> &S {
         &self.services
+    }
+
+    /// Makes requests about a store, and returns their statuses.
+    async fn about_store(&self, store: StoreId, requests: &[StoreRequest]) -> Vec<Status> {
+        let entries = vec![1; requests.len()];
+        let begin = |index: usize, answer| match requests.get(index) {
+            Some(request) => self.services.about_store(store.0, *request, answer),
+            None => Err(Status::NOT_DONE),
+        };
+        self.requests.carry_out(&entries, begin).await
     }
 
     /// Wires one call's worth of runs, or none of them. As in a call, an entry that is refused keeps no other from being
@@ -62,7 +127,7 @@ impl<S: HostServices> ServiceHost<S> {
         }
         let Some(status) = refused else { return Ok(()) };
         self.unwire_all(&wired);
-        Err(error_of(status))
+        Err(host_error_of(status))
     }
 
     fn unwire_all(&self, runs: &[FrameRun]) {
@@ -73,17 +138,21 @@ impl<S: HostServices> ServiceHost<S> {
     }
 }
 
-/// Returns what a status is to the map; the same as in the guest kernel.
-const fn error_of(status: Status) -> HostError {
+/// Returns the result that a status is to the map.
+const fn result_of(status: Status) -> Result<(), HostError> {
     match status {
-        Status::RESOURCE_SHORTAGE => HostError::Shortage,
-        Status::QUOTA => HostError::Quota,
-        Status::IO_ERROR => HostError::Io,
-        Status::POISONED => HostError::Poisoned,
-        Status::UNSUPPORTED => HostError::Unsupported,
-        Status::BUSY => HostError::Busy,
-        _ => HostError::Rejected,
+        Status::OK => Ok(()),
+        status => Err(host_error_of(status)),
     }
+}
+
+/// Cuts a run of frames, and the store's pages that it is for, into pieces of an entry's size.
+fn pieces(first: u64, frames: FrameRun) -> impl Iterator<Item = (u64, FrameRun)> {
+    let starts = (0..frames.pages).step_by(usize::try_from(MAX_DATA_PAGES).unwrap_or(usize::MAX));
+    starts.map(move |skipped| {
+        let pages = MAX_DATA_PAGES.min(frames.pages - skipped);
+        (first.saturating_add(skipped), FrameRun::new(frames.first + skipped, pages))
+    })
 }
 
 impl<S: HostServices> Host for ServiceHost<S> {
@@ -108,118 +177,76 @@ impl<S: HostServices> Host for ServiceHost<S> {
         self.poisoned.load(Ordering::Acquire).then_some(HostError::Poisoned)
     }
 
-    async fn sync(&self, runs: &mut [SyncRun], mode: SyncMode) {
-        let wait = match mode {
-            SyncMode::Wait => Wait::Wait,
-            SyncMode::NoWait => Wait::NoWait,
+    async fn sync(&self, runs: &mut [SyncRun]) {
+        let calls: Vec<Vec<FrameRun>> =
+            runs.chunks(MAX_ENTRIES).map(|call| call.iter().map(|item| item.run).collect()).collect();
+        let entries: Vec<usize> = calls.iter().map(Vec::len).collect();
+        let begin = |index: usize, answer| match calls.get(index) {
+            Some(call) => self.services.sync(call, answer),
+            None => Err(Status::NOT_DONE),
         };
-        for call in runs.chunks_mut(MAX_ENTRIES) {
-            let frames: Vec<FrameRun> = call.iter().map(|item| item.run).collect();
-            let statuses = self.services.sync(&frames, wait);
-            for (item, status) in call.iter_mut().zip(statuses) {
-                if matches!(status, Status::IO_ERROR | Status::POISONED) {
-                    self.poisoned.store(true, Ordering::Release);
-                }
-                item.result = match (status, mode) {
-                    (Status::OK, _) | (Status::PENDING, SyncMode::NoWait) => Ok(()),
-                    _ => Err(error_of(status)),
-                };
+        let statuses = self.requests.carry_out(&entries, begin).await;
+        for (item, status) in runs.iter_mut().zip(statuses) {
+            if matches!(status, Status::IO_ERROR | Status::POISONED) {
+                self.poisoned.store(true, Ordering::Release);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod test {
-    use std::sync::Mutex;
-
-    use wirevm_abi::Status;
-    use wirevm_abi::call::MAX_ENTRIES;
-    use wirevm_devices::sync::Wait;
-    use wirevm_map::fake::block_on;
-    use wirevm_map::{FrameRun, Host, HostError, SyncMode, SyncRun};
-
-    use super::{HostServices, ServiceHost};
-
-    /// Answers from a list and remembers what is wired.
-    #[derive(Debug, Default)]
-    struct Scripted {
-        answers: Mutex<Vec<Status>>,
-        wired: Mutex<Vec<u64>>,
-        asked: Mutex<usize>,
-    }
-
-    impl Scripted {
-        fn next(&self) -> Status {
-            self.answers.lock().expect("one thread").pop().unwrap_or(Status::OK)
+            item.result = result_of(status);
         }
     }
 
-    impl HostServices for Scripted {
-        fn wire(&self, run: FrameRun) -> Status {
-            *self.asked.lock().expect("one thread") += 1;
-            let status = self.next();
-            if status == Status::OK {
-                self.wired.lock().expect("one thread").push(run.first);
-            }
-            status
+    fn outstanding(&self) -> u64 {
+        self.requests.outstanding()
+    }
+
+    fn answered(&self) -> u64 {
+        self.requests.answered()
+    }
+
+    fn open_store(&self, name: &str, pages: u64, kind: StoreKind) -> Result<StoreId, HostError> {
+        let name = StoreName::new(name).map_err(|_| HostError::Rejected)?;
+        self.services.open_store(name, pages, kind).map(StoreId).map_err(host_error_of)
+    }
+
+    fn close_store(&self, store: StoreId) {
+        let status = self.services.close_store(store.0);
+        assert!(status == Status::OK, "the host refused to close {store:?}: {status}");
+    }
+
+    async fn data_request(&self, store: StoreId, first: u64, frames: FrameRun) -> Result<(), HostError> {
+        let requests: Vec<StoreRequest> =
+            pieces(first, frames).map(|(first, frames)| StoreRequest::Request { first, frames }).collect();
+        self.about_store(store, &requests).await.into_iter().try_for_each(result_of)
+    }
+
+    async fn data_return(&self, store: StoreId, runs: &mut [StoreRun]) {
+        let mut requests = Vec::new();
+        let mut counts = Vec::new();
+        for run in runs.iter() {
+            let before = requests.len();
+            requests
+                .extend(pieces(run.first, run.frames).map(|(first, frames)| StoreRequest::Return { first, frames }));
+            counts.push(requests.len() - before);
         }
-        fn unwire(&self, run: FrameRun) -> Status {
-            self.wired.lock().expect("one thread").retain(|first| *first != run.first);
-            Status::OK
-        }
-        fn sync(&self, runs: &[FrameRun], _: Wait) -> Vec<Status> {
-            runs.iter().map(|_| self.next()).collect()
-        }
-        fn offers_sync(&self) -> bool {
-            true
-        }
-        fn check(&self, _: Option<&[FrameRun]>) -> Result<(), String> {
-            Ok(())
+        let mut statuses = self.about_store(store, &requests).await.into_iter();
+        for (run, count) in runs.iter_mut().zip(counts) {
+            let pieces: Vec<Status> = statuses.by_ref().take(count).collect();
+            run.result = pieces.into_iter().try_for_each(result_of);
         }
     }
 
-    fn host(mut answers: Vec<Status>) -> ServiceHost<Scripted> {
-        answers.reverse();
-        ServiceHost::new(Scripted { answers: Mutex::new(answers), ..Scripted::default() })
+    async fn synchronize(&self, store: StoreId, pages: PageRange) -> Result<(), HostError> {
+        self.about_store(store, &[StoreRequest::Synchronize(pages)]).await.into_iter().try_for_each(result_of)
     }
 
-    fn runs(count: usize) -> Vec<FrameRun> {
-        (0..count as u64).map(|run| FrameRun::new(run * 2, 1)).collect()
+    fn stat(&self, selector: u64) -> Result<u64, HostError> {
+        match selector {
+            stat::BUSY_ANSWERS => Ok(self.requests.busy()),
+            stat::COMPLETIONS => Ok(self.requests.completions()),
+            selector => self.services.stat(selector).map_err(host_error_of),
+        }
     }
 
-    #[test]
-    fn wire_refused_in_the_middle_undoes_all_and_tells_the_first_refusal() {
-        let host = host(vec![Status::OK, Status::QUOTA, Status::RESOURCE_SHORTAGE, Status::OK]);
-        assert_eq!(block_on(host.wire(&runs(5))), Err(HostError::Quota));
-        assert_eq!(*host.services().asked.lock().expect("one thread"), 5, "the whole call is carried out");
-        assert!(host.services().wired.lock().expect("one thread").is_empty());
-    }
-
-    #[test]
-    fn wire_refused_in_a_later_call_undoes_the_earlier_ones_and_begins_no_other() {
-        let mut answers = vec![Status::OK; MAX_ENTRIES];
-        answers.push(Status::RESOURCE_SHORTAGE);
-        let host = host(answers);
-        assert_eq!(block_on(host.wire(&runs(2 * MAX_ENTRIES + 1))), Err(HostError::Shortage));
-        assert_eq!(*host.services().asked.lock().expect("one thread"), 2 * MAX_ENTRIES);
-        assert!(host.services().wired.lock().expect("one thread").is_empty());
-    }
-
-    #[test]
-    fn sync_statuses_are_results_by_mode_and_an_error_poisons() {
-        let answers = [Status::OK, Status::PENDING, Status::IO_ERROR, Status::NOT_DONE];
-        let results = |mode| {
-            let host = host(answers.to_vec());
-            let mut items: Vec<SyncRun> =
-                runs(4).into_iter().map(|run| SyncRun { run, result: Err(HostError::Busy) }).collect();
-            assert_eq!(host.refuses_sync(), None);
-            block_on(host.sync(&mut items, mode));
-            assert_eq!(host.refuses_sync(), Some(HostError::Poisoned));
-            items.into_iter().map(|item| item.result).collect::<Vec<_>>()
-        };
-        let rejected = Err(HostError::Rejected);
-        assert_eq!(results(SyncMode::Wait), [Ok(()), rejected, Err(HostError::Io), rejected]);
-        assert_eq!(results(SyncMode::NoWait), [Ok(()), Ok(()), Err(HostError::Io), rejected]);
+    fn discard(&self, run: FrameRun) -> Result<(), HostError> {
+        result_of(self.services.discard(run))
     }
 }

@@ -5,6 +5,7 @@ use std::num::NonZero;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 use wirevm_agent::{Command, MAIN_TASK, Pattern, Reply, Request};
+use wirevm_devices::durability::Durability;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_map::PAGE_SIZE;
 use wirevm_vmm::StorageErrorPolicy;
@@ -12,7 +13,7 @@ use wirevm_vmm::StorageErrorPolicy;
 use super::Limits;
 use crate::fake_host::{FakeConfig, FakeTarget};
 use crate::hosted::{HostedConfig, HostedTarget};
-use crate::script::target::{HostErrno, HostFault, Target, WitnessQuery};
+use crate::script::target::{HostErrno, HostFault, StorageErrno, StorageFault, Target, WitnessQuery};
 
 /// Pages of the one range that everything is done to.
 const PAGES: u64 = 12;
@@ -31,6 +32,7 @@ enum Step {
     Fork,
     EndTask,
     Fail(HostFault),
+    FailStorage(StorageFault),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -38,16 +40,21 @@ fn step() -> impl Strategy<Value = Step> {
     let errno = prop_oneof![Just(HostErrno::NoMem), Just(HostErrno::Again), Just(HostErrno::Io)];
     let fault = (1..6_u64, errno)
         .prop_filter_map("from 1 on", |(nth, errno)| Some(Step::Fail(HostFault { nth: NonZero::new(nth)?, errno })));
+    let errno = prop_oneof![Just(StorageErrno::Io), Just(StorageErrno::NoSpace), Just(StorageErrno::Quota)];
+    let storage_fault = (1..4_u64, errno).prop_filter_map("from 1 on", |(nth, errno)| {
+        Some(Step::FailStorage(StorageFault { nth: NonZero::new(nth)?, errno }))
+    });
     prop_oneof![
         4 => (range(), 0..3_u8).prop_map(|((first, pages), byte)| Step::Write { first, pages, byte }),
         2 => (range(), 0..3_u8).prop_map(|((first, pages), byte)| Step::Expect { first, pages, byte }),
         4 => (range(), 0..4_u64).prop_map(|((first, pages), flags)| Step::Wire { first, pages, flags }),
         3 => (range(), 0..4_u64).prop_map(|((first, pages), flags)| Step::Unwire { first, pages, flags }),
-        1 => (range(), 1..3_u64).prop_map(|((first, pages), flags)| Step::Sync { first, pages, flags }),
+        3 => (range(), 1..3_u64).prop_map(|((first, pages), flags)| Step::Sync { first, pages, flags }),
         1 => range().prop_map(|(first, pages)| Step::Deallocate { first, pages }),
         1 => Just(Step::Fork),
         1 => Just(Step::EndTask),
         3 => fault,
+        1 => storage_fault,
     ]
 }
 
@@ -56,11 +63,12 @@ struct Side<T> {
     target: T,
     tasks: Vec<u64>,
     address: u64,
+    has_ordered: bool,
 }
 
 impl<T: Target> Side<T> {
     fn new(target: T) -> Self {
-        let mut side = Self { target, tasks: vec![MAIN_TASK], address: 0 };
+        let mut side = Self { target, tasks: vec![MAIN_TASK], address: 0, has_ordered: false };
         match side.call(MAIN_TASK, Command::Allocate { address: None, size: PAGES * PAGE_SIZE }) {
             Reply::Address(address) => side.address = address,
             other => panic!("{other:?}"),
@@ -91,6 +99,13 @@ impl<T: Target> Side<T> {
             Step::Fork => Command::Fork,
             Step::EndTask if youngest == MAIN_TASK => return "no child".to_owned(),
             Step::EndTask => Command::EndTask,
+            // One order a host: how many runs a repair has is nobody's promise.
+            Step::FailStorage(_) if std::mem::replace(&mut self.has_ordered, true) => {
+                return "ordered before".to_owned();
+            }
+            Step::FailStorage(fault) => {
+                return format!("{:?}", self.target.fail_storage(fault).map_err(|error| error.exit));
+            }
             Step::Fail(fault) => return format!("{:?}", self.target.fail_host(fault).map_err(|error| error.exit)),
         };
         let task = if command == Command::EndTask { youngest } else { task };
@@ -100,32 +115,50 @@ impl<T: Target> Side<T> {
             (_, Command::EndTask) => drop(self.tasks.pop()),
             _ => {}
         }
+        // Nothing is compared while storage is still at work.
+        let answered = self.call(MAIN_TASK, Command::Completions);
         let checked = self.call(MAIN_TASK, Command::Check);
         let locked = self.target.witness(WitnessQuery::Locked).map_err(|error| error.exit);
-        format!("{reply:?}, checked {checked:?}, locked {locked:?}")
+        format!("{reply:?}, {answered:?} answered, checked {checked:?}, locked {locked:?}")
     }
 }
 
-fn sides(steps: &[(Step, bool)]) -> Result<(), TestCaseError> {
-    let ram = RamFile::memfd(2 << 20).expect("a memfd");
-    let (limits, on_storage_error) = (Limits::default(), StorageErrorPolicy::Stop);
-    let config = HostedConfig { wire_quota_pages: QUOTA, on_storage_error, limits };
+/// Carries steps out on both hosts, over RAM that syncs reach or not.
+fn sides(steps: &[(Step, bool)], durable: bool) -> Result<(), TestCaseError> {
+    let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    let ram = match durable {
+        true => RamFile::create(&folder.path().join("ram"), 2 << 20, Durability::Shared).expect("a file on a disk"),
+        false => RamFile::memfd(2 << 20).expect("a memfd"),
+    };
+    let (limits, on_storage_error) = (Limits::default(), StorageErrorPolicy::Latch);
+    let config = HostedConfig { wire_quota_pages: QUOTA, stores: None, on_storage_error, limits };
     let mut hosted = Side::new(HostedTarget::start(config, ram).expect("services"));
-    let config = FakeConfig { ram_pages: 512, wire_quota_pages: QUOTA, durable: false, limits };
+    let config = FakeConfig {
+        ram_pages: 512,
+        wire_quota_pages: QUOTA,
+        durable,
+        store_quota_pages: None,
+        on_storage_error,
+        limits,
+    };
     let mut fake = Side::new(FakeTarget::start(config).expect("a thread"));
     for (place, (step, in_first)) in steps.iter().enumerate() {
         let (real, model) = (hosted.step(*step, *in_first), fake.step(*step, *in_first));
         prop_assert_eq!(&real, &model, "step {} of {:?}", place, steps);
         prop_assert_eq!(real.contains("Violation"), false, "step {} of {:?}: {}", place, steps, real);
     }
-    hosted.target.finish().expect("an end in order");
+    let ends = (hosted.target.finish(), fake.target.finish());
+    prop_assert_eq!(ends.0.map_err(|error| error.exit), ends.1.map_err(|error| error.exit));
     Ok(())
 }
 
 proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 32, ..Default::default() })]
     #[test]
-    fn requests_and_orders_come_to_the_same(steps in prop::collection::vec((step(), any::<bool>()), 1..40)) {
-        sides(&steps)?;
+    fn requests_and_orders_come_to_the_same(
+        steps in prop::collection::vec((step(), any::<bool>()), 1..40),
+        durable in any::<bool>(),
+    ) {
+        sides(&steps, durable)?;
     }
 }

@@ -50,6 +50,13 @@ struct MachineDocument<'a> {
     ram_place: &'a str,
     durability: &'a str,
     wire_quota_bytes: u64,
+    /// Path of the folder for stores; null where the guest has none.
+    store_folder: Option<&'a Path>,
+    /// Most bytes that the guest may have in stores; null where it has none.
+    store_quota_bytes: Option<u64>,
+    /// How the last machine left the RAM file: `clean`, `open` (not in order) or `failed` (storage did); null for a RAM that no
+    /// machine has used.
+    previous_end: Option<&'static str>,
     /// Guest instructions from entry to the agent being ready; null where they can't be counted.
     boot_instructions: Option<u64>,
     boot_ns: u64,
@@ -132,6 +139,9 @@ impl<'a> From<&'a MachineReport> for MachineDocument<'a> {
             ram_place: &machine.ram_place,
             durability: &machine.durability,
             wire_quota_bytes: machine.wire_quota_bytes,
+            store_folder: machine.store.as_ref().map(|store| store.folder.as_path()),
+            store_quota_bytes: machine.store.as_ref().map(|store| store.quota_bytes),
+            previous_end: machine.previous_end,
             boot_instructions: machine.boot_instructions,
             boot_ns: nanoseconds(machine.boot_time),
             notes: &machine.notes,
@@ -218,6 +228,9 @@ mod test {
             "ram_place": "a temporary file in /var/tmp (ext4)",
             "durability": "shared",
             "wire_quota_bytes": 8388608,
+            "store_folder": null,
+            "store_quota_bytes": null,
+            "previous_end": null,
             "boot_instructions": 31337,
             "boot_ns": 12345000,
             "notes": [],

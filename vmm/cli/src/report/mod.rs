@@ -3,6 +3,7 @@
 mod all;
 mod bench;
 mod json;
+mod ramfile;
 mod table;
 mod text;
 
@@ -12,11 +13,21 @@ use std::time::Duration;
 pub use self::all::AllReport;
 pub use self::bench::{BenchReport, Measurement};
 pub use self::json::{ErrorDocument, document, pretty};
+pub use self::ramfile::{PageReport, RamFileReport};
 pub use self::text::text;
 
 use crate::exit_code::{CommandError, ExitCode};
 use crate::hosts::HostKind;
 use crate::script::run::{End, Run, StepReport};
+
+/// Where stores are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreReport {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Most bytes that the guest may have in stores.
+    pub quota_bytes: u64,
+}
 
 /// What the machine was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +48,10 @@ pub struct MachineReport {
     pub durability: String,
     /// Most bytes that the guest may keep wired.
     pub wire_quota_bytes: u64,
+    /// The folder for stores, if there is one.
+    pub store: Option<StoreReport>,
+    /// How the last machine left the RAM file, if there was one: `clean`, `open` or `failed`.
+    pub previous_end: Option<&'static str>,
     /// Guest instructions from entry to the agent being ready, where they can be counted.
     pub boot_instructions: Option<u64>,
     /// Time from entry to the agent being ready.
@@ -129,6 +144,8 @@ mod test {
             ram_file: None,
             durability: "shared".into(),
             wire_quota_bytes: 8 << 20,
+            store: None,
+            previous_end: None,
             boot_instructions: Some(31_337),
             boot_time: Duration::from_micros(12_345),
             notes: vec![],

@@ -38,7 +38,11 @@ fn header(machine: &MachineReport) -> String {
         ("wire quota", Bytes(machine.wire_quota_bytes).to_string()),
     ];
     let mut text = String::new();
-    for (name, value) in rows {
+    let stores = machine
+        .store
+        .as_ref()
+        .map(|store| ("stores", format!("{}, up to {}", store.folder.display(), Bytes(store.quota_bytes))));
+    for (name, value) in rows.into_iter().chain(stores) {
         writeln!(text, "  {name:<10}  {value}").unwrap_or_default();
     }
     for note in &machine.notes {

@@ -1,12 +1,15 @@
 //! What a script says, free of how it was written.
 
+mod manage;
 mod value;
 
+use wirevm_abi::StoreName;
 use wirevm_agent::{Crash, ObjectKind, Pattern};
 use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
 
-pub use self::value::{Expectation, FlagWord, Flags, PageValue, Span, Value};
-use super::target::HostFault;
+pub use self::manage::{Backing, Managing, RETURNS};
+pub use self::value::{Expectation, FlagWord, Flags, PageState, PageValue, Span, Value};
+use super::target::{HostFault, StorageFault};
 
 /// A script whose every line makes sense.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub enum Operation {
     Unwire(Range, Flags),
     /// `vm_msync`.
     Sync(Range, Flags),
+    /// `msync`, as POSIX has it.
+    Msync(Range, Flags),
     /// Says what a fork gives of a range.
     Inherit(Range, Inheritance),
     /// `madvise`.
@@ -83,6 +88,26 @@ pub enum Operation {
     NewTask(String),
     /// Makes a task that is a copy of one.
     Fork(Task),
+    /// Sets part of a task's addresses aside as a map of its own, which has a name like a task.
+    Submap {
+        /// Its name.
+        name: String,
+        /// How much, in bytes.
+        size: u64,
+        /// The task.
+        task: Task,
+        /// Where in the task; anywhere if `None`.
+        at: Option<Address>,
+    },
+    /// Makes a task that is a manager of memory objects.
+    NewManager(String),
+    /// Lets a manager do something.
+    Manage {
+        /// Its name.
+        manager: String,
+        /// What.
+        managing: Managing,
+    },
     /// Ends a task.
     EndTask(String),
     /// Sets a limit.
@@ -94,6 +119,17 @@ pub enum Operation {
         /// How many pages.
         pages: u64,
     },
+    /// Makes a memory object that something outside of the guest's memory system backs.
+    NewBackedObject {
+        /// Its name.
+        name: String,
+        /// What backs it.
+        backing: Backing,
+        /// How many pages.
+        pages: u64,
+    },
+    /// Lists the dirty pages of a memory object.
+    DirtyRanges(String),
     /// Does something to a memory object.
     Object {
         /// Its name.
@@ -114,6 +150,16 @@ pub enum Operation {
     Host(Question),
     /// Orders a failure of the host.
     FailHost(HostFault),
+    /// Orders a failure of the host's storage.
+    FailStorage(StorageFault),
+    /// Keeps the host from carrying out what storage is asked for, or lets it.
+    HoldStorage(bool),
+    /// Counts what the host has completed, once it has completed everything.
+    Completions,
+    /// Asks the contract for a number, by its selector.
+    Stat(u64),
+    /// Gives the content of free memory back to the host.
+    Trim,
     /// Checks the VM system's invariants.
     Check,
     /// Empties the system; every name goes.
@@ -218,11 +264,13 @@ pub enum Showing {
     PageWires,
     /// What `mincore` tells.
     Mincore,
+    /// The states of the pages.
+    PageStates,
 }
 
 impl Showing {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Layout, Self::Entries, Self::PageWires, Self::Mincore];
+    pub const ALL: [Self; 5] = [Self::Layout, Self::Entries, Self::PageWires, Self::Mincore, Self::PageStates];
 
     /// Returns the word that scripts use.
     #[must_use]
@@ -232,6 +280,7 @@ impl Showing {
             Self::Entries => "entries",
             Self::PageWires => "page-wc",
             Self::Mincore => "mincore",
+            Self::PageStates => "page-states",
         }
     }
 }
@@ -277,6 +326,8 @@ pub enum Question {
     Dirty(Range),
     /// What the file holds for each page.
     File(Range),
+    /// What the file of a store holds for each of its pages from one to before another.
+    Store(StoreName, (u64, u64)),
 }
 
 /// A range of addresses of a task.

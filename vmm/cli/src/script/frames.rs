@@ -91,6 +91,7 @@ pub(super) fn spans(
         Showing::Layout => list(target, task, whole_pages, |start, end| Command::Layout { start, end }, rows)?,
         Showing::Entries => list(target, task, whole_pages, |start, end| Command::Entries { start, end }, rows)?,
         Showing::PageWires => list(target, task, whole_pages, |start, end| Command::PageWires { start, end }, rows)?,
+        Showing::PageStates => list(target, task, whole_pages, |start, end| Command::PageStates { start, end }, rows)?,
         // How it takes a range that is not made of pages is its own business.
         Showing::Mincore => {
             let command = |start: u64, end: u64| Command::Mincore { address: start, size: end.wrapping_sub(start) };

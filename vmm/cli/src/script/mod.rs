@@ -5,6 +5,7 @@
 //! [`Target`](target::Target).
 
 pub mod ast;
+pub mod awaits;
 mod cursor;
 pub mod frames;
 mod lexer;

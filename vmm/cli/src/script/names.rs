@@ -1,8 +1,12 @@
 //! What the lines above a line have named.
 
+mod objects;
+
 use std::collections::{BTreeMap, HashMap};
 
-use super::ast::{Allocation, ObjectChange, Operation, Statement, Task};
+use wirevm_map::KernReturn;
+
+use super::ast::{Allocation, Backing, Expectation, ObjectChange, Operation, Statement, Task, Value};
 use super::scopes::{MAIN, Scopes};
 use super::syntax_error::Fault;
 
@@ -18,8 +22,8 @@ pub(super) struct Names {
 
 #[derive(Debug)]
 enum Thing {
-    Task { scope: usize, state: TaskState },
-    Object { awaits: Option<String>, is_dropped: bool },
+    Task { scope: usize, state: TaskState, role: Role },
+    Object { awaits: Option<String>, is_dropped: bool, behind: Behind },
     Thread(Thread),
 }
 
@@ -29,6 +33,28 @@ enum TaskState {
     Ended,
     /// It is made by a thread that is not joined yet.
     Awaits(String),
+}
+
+/// What a task is beside a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Nothing.
+    Plain,
+    /// A manager of memory objects.
+    Manager,
+}
+
+/// What is behind a memory object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Behind {
+    /// The line that makes it has an error, so that nothing is known.
+    Unknown,
+    /// Nothing but the guest's own pager.
+    Guest,
+    /// A store of the host's.
+    Store,
+    /// The manager of that name.
+    Manager(String),
 }
 
 /// Memory, and the thread, not joined yet, that makes it.
@@ -128,9 +154,9 @@ impl Names {
             Some(Thing::Object { is_dropped: true, .. }) => Err(format!("the object '{name}' was dropped")),
             Some(Thing::Object { awaits: None, .. }) => Ok(()),
             Some(Thing::Object { awaits: Some(thread), .. }) => Err(awaits("object", name, thread)),
-            None if !self.is_taken(&None, name) => {
-                Err(format!("there is no memory object '{name}': '{name} = file(8)' makes one"))
-            }
+            None if !self.is_taken(&None, name) => Err(format!(
+                "there is no memory object '{name}': '{name} = file(8)' makes one, 'object {name} store NAME 8 pages' another"
+            )),
             _ => Err(format!("'{name}' is no memory object")),
         }
     }
@@ -208,7 +234,7 @@ impl Names {
             _ => {}
         }
         let thread = defined.thread.filter(|thread| !self.is_taken(&None, thread));
-        if let Some((task, name)) = defined.name {
+        if let Some((task, name)) = defined.name.filter(|_| statement.is_none_or(Statement::defines_its_name)) {
             let task = task.filter(|task| *task != "main").map(str::to_owned);
             if thread == Some(name) || self.is_taken(&task, name) {
                 return;
@@ -235,7 +261,20 @@ impl Names {
                 let scope = task.as_ref().map_or(Some(MAIN), |task| self.scope(task));
                 return scope.map_or((), |scope| self.memory.define(scope, name, Memory { awaits }));
             }
-            Kind::Object => Thing::Object { awaits, is_dropped: false },
+            Kind::Object => {
+                let behind = match statement.map(|statement| &statement.operation) {
+                    Some(Operation::NewObject { .. }) => Behind::Guest,
+                    Some(Operation::NewBackedObject { backing: Backing::Store(..), .. }) => Behind::Store,
+                    Some(Operation::NewBackedObject { backing: Backing::Manager(manager), .. }) => {
+                        if let Some(scope) = self.scope(manager) {
+                            self.memory.define(scope, name, Memory { awaits: None });
+                        }
+                        Behind::Manager(manager.clone())
+                    }
+                    _ => Behind::Unknown,
+                };
+                Thing::Object { awaits, is_dropped: false, behind }
+            }
             Kind::Task => {
                 let parent = match statement.map(|statement| &statement.operation) {
                     Some(Operation::Fork(None)) => Some(MAIN),
@@ -243,7 +282,9 @@ impl Names {
                     _ => None,
                 };
                 let state = awaits.map_or(TaskState::Lives, TaskState::Awaits);
-                Thing::Task { scope: self.memory.add(parent), state }
+                let is_manager = matches!(statement, Some(Statement { operation: Operation::NewManager(_), .. }));
+                let role = if is_manager { Role::Manager } else { Role::Plain };
+                Thing::Task { scope: self.memory.add(parent), state, role }
             }
         };
         self.things.insert(name.to_owned(), thing);
@@ -265,6 +306,25 @@ impl Names {
             }
         }
     }
+}
+
+impl Statement {
+    /// Tells whether the name behind the operation's word stands for something from here on: not where a line of the newer kind
+    /// expects that nothing is made.
+    fn defines_its_name(&self) -> bool {
+        match &self.operation {
+            Operation::NewBackedObject { .. } | Operation::NewManager(_) | Operation::Submap { .. } => {
+                !self.expected.as_ref().is_some_and(may_lack_value)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Tells whether what is expected of an operation includes that nothing is made.
+pub(super) fn may_lack_value(expected: &Expectation) -> bool {
+    let gives_one = |value: &Value| matches!(value, Value::Number(_) | Value::Code(KernReturn::Success));
+    !gives_one(&expected.value) || expected.otherwise.as_ref().is_some_and(|value| !gives_one(value))
 }
 
 fn awaits(what: &str, name: &str, thread: &str) -> String {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use wirevm_map::{Errno, KernReturn};
 
-use super::ast::{PageValue, Span, Value};
+use super::ast::{PageState, PageValue, Span, Value};
 use super::print::joined;
 use super::sample::{Pages, Sample};
 
@@ -34,6 +34,9 @@ pub(super) enum Outcome {
     },
     Layout(Vec<Span>),
     Pages(Pages),
+    States(Vec<PageState>),
+    /// What a manager was asked: words with blanks between them.
+    Messages(String),
     /// A broken invariant of the VM system.
     Violation(String),
     /// More pages than one operation shows.
@@ -54,6 +57,10 @@ impl Outcome {
             (Value::Mismatch, Self::Mismatch { .. }) => true,
             (Value::None, Self::Count(None)) | (Value::Unsupported, Self::Unsupported) => true,
             (Value::None, Self::Layout(spans)) => spans.is_empty(),
+            (Value::None, Self::States(states)) => states.is_empty(),
+            (Value::None, Self::Messages(text)) => text.split_whitespace().next().is_none(),
+            (Value::States(states), Self::States(got)) => states == got,
+            (Value::Messages(words), Self::Messages(text)) => text.split_whitespace().eq(words),
             (Value::Number(number), Self::Address(got) | Self::Number(got) | Self::Count(Some(got))) => number == got,
             (Value::Pattern(_), Self::Bytes(sample)) => sample.length() > 0 && sample.difference().is_none(),
             (Value::Layout(spans), Self::Layout(got)) => spans == got,
@@ -125,6 +132,10 @@ impl fmt::Display for Outcome {
             Self::Layout(spans) if spans.is_empty() => f.write_str("none"),
             Self::Layout(spans) => joined(f, spans),
             Self::Pages(pages) => write!(f, "{pages}"),
+            Self::States(states) if states.is_empty() => f.write_str("none"),
+            Self::States(states) => joined(f, states),
+            Self::Messages(text) if text.is_empty() => f.write_str("none"),
+            Self::Messages(text) => f.write_str(text),
             Self::Violation(reason) => write!(f, "VIOLATION ({reason})"),
             Self::TooMany(most) => write!(f, "more than {most} pages"),
             Self::Exit(code) => write!(f, "exit {code}"),

@@ -6,9 +6,11 @@ use wirevm_agent::ObjectKind;
 use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
 
 use super::ast::{
-    Address, Allocation, AllocationKind, Expectation, FlagWord, Flags, Limit, ObjectChange, Operation, PageValue,
-    Place, Question, Range, Script, Span, Statement, Task, Value,
+    Address, Allocation, AllocationKind, Expectation, FlagWord, Flags, Limit, ObjectChange, Operation, PageState,
+    PageValue, Place, Question, Range, Script, Span, Statement, Task, Value,
 };
+
+mod manage;
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,7 +31,7 @@ impl fmt::Display for Statement {
         }
         write!(f, "{}", self.operation)?;
         if let (None, Operation::Allocate(allocation)) = (&self.name, &self.operation) {
-            allocation.write_task(f)?;
+            write_task(f, &allocation.task, allocation.at.as_ref())?;
         }
         match &self.expected {
             Some(expected) => write!(f, " => {expected}"),
@@ -62,6 +64,7 @@ impl fmt::Display for Operation {
             Self::Wire(range, flags) => write!(f, "wire {range}{flags}"),
             Self::Unwire(range, flags) => write!(f, "unwire {range}{flags}"),
             Self::Sync(range, flags) => write!(f, "sync {range}{flags}"),
+            Self::Msync(range, flags) => write!(f, "msync {range}{flags}"),
             Self::Inherit(range, inheritance) => write!(f, "inherit {range} {}", inheritance_word(*inheritance)),
             Self::Advise(range, advice) => write!(f, "madvise {range} {}", advice_word(*advice)),
             Self::Lock(locking, range) => write!(f, "{} {range}", locking.word()),
@@ -72,6 +75,13 @@ impl fmt::Display for Operation {
             Self::WireTotal => f.write_str("wire-total"),
             Self::NewTask(task) => write!(f, "task {task}"),
             Self::Fork(task) => write!(f, "fork{}", Behind(task)),
+            Self::Submap { name, size, task, at } => {
+                write!(f, "submap {name} {size}")?;
+                write_at(f, task, at.as_ref())?;
+                write_task(f, task, at.as_ref())
+            }
+            Self::NewManager(name) => write!(f, "manager {name} task"),
+            Self::Manage { manager, managing } => write!(f, "{manager} {managing}"),
             Self::EndTask(task) => write!(f, "end {task}"),
             Self::Limit(Limit::Memlock(task, pages)) => write!(f, "limit memlock{} {pages} pages", Behind(task)),
             Self::Limit(Limit::Privilege(task, true)) => write!(f, "limit privileged{}", Behind(task)),
@@ -81,6 +91,8 @@ impl fmt::Display for Operation {
             Self::NewObject { kind: ObjectKind::File { readahead }, pages } => {
                 write!(f, "file({pages}) readahead {readahead}")
             }
+            Self::NewBackedObject { name, backing, pages } => write!(f, "object {name} {backing} {pages} pages"),
+            Self::DirtyRanges(object) => write!(f, "dirty-ranges {object}"),
             Self::Object { object, change } => match change {
                 ObjectChange::Gate(page) => write!(f, "gate {object} {page}"),
                 ObjectChange::Release(page) => write!(f, "release {object} {page}"),
@@ -99,7 +111,15 @@ impl fmt::Display for Operation {
             Self::Host(Question::Resident(range)) => write!(f, "host resident {range}"),
             Self::Host(Question::Dirty(range)) => write!(f, "host dirty {range}"),
             Self::Host(Question::File(range)) => write!(f, "host file {range}"),
+            Self::Host(Question::Store(name, (start, end))) => {
+                write!(f, "host store {} [{start},{end})", manage::StoreWord(*name))
+            }
             Self::FailHost(fault) => write!(f, "host fail mlock nth {} {}", fault.nth, fault.errno.name()),
+            Self::FailStorage(fault) => write!(f, "host fail sync nth {} {}", fault.nth, fault.errno.name()),
+            Self::HoldStorage(hold) => write!(f, "host {} sync", if *hold { "hold" } else { "release" }),
+            Self::Completions => f.write_str("completions"),
+            Self::Stat(selector) => write!(f, "stat {}", manage::stat_name(*selector)),
+            Self::Trim => f.write_str("trim"),
             Self::Check => f.write_str("check"),
             Self::Reset => f.write_str("reset"),
             Self::Exit(code) => write!(f, "exit {code}"),
@@ -125,21 +145,20 @@ impl fmt::Display for Allocation {
             }
             AllocationKind::Heap { size } => write!(f, "brk {size}")?,
         }
-        match &self.at {
-            Some(at) => write!(f, " at {}", Within(&self.task, at)),
-            None => Ok(()),
-        }
+        write_at(f, &self.task, self.at.as_ref())
     }
 }
 
-impl Allocation {
-    /// Names the task where nothing else does.
-    fn write_task(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_told = self.at.as_ref().is_some_and(|at| at.name.is_some());
-        match &self.task {
-            Some(task) if !is_told => write!(f, " in {task}"),
-            _ => Ok(()),
-        }
+fn write_at(f: &mut fmt::Formatter<'_>, task: &Task, at: Option<&Address>) -> fmt::Result {
+    at.map_or(Ok(()), |at| write!(f, " at {}", Within(task, at)))
+}
+
+/// Names the task where nothing else does.
+fn write_task(f: &mut fmt::Formatter<'_>, task: &Task, at: Option<&Address>) -> fmt::Result {
+    let is_told = at.is_some_and(|at| at.name.is_some());
+    match task {
+        Some(task) if !is_told => write!(f, " in {task}"),
+        _ => Ok(()),
     }
 }
 
@@ -149,7 +168,7 @@ pub(super) const INHERITANCES: [(&str, Inheritance); 3] =
     [("share", Inheritance::Share), ("copy", Inheritance::Copy), ("none", Inheritance::None)];
 pub(super) const ADVICES: [(&str, Advice); 2] = [("dontneed", Advice::DontNeed), ("free", Advice::Free)];
 
-fn word_of<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+pub(super) fn word_of<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
     words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| *word)
 }
 
@@ -255,6 +274,8 @@ impl fmt::Display for Value {
             Self::Pattern(pattern) => write!(f, "{pattern}"),
             Self::Layout(spans) => joined(f, spans),
             Self::Pages(pages) => joined(f, pages),
+            Self::States(states) => joined(f, states),
+            Self::Messages(words) => joined(f, words),
         }
     }
 }
@@ -271,6 +292,15 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = if self.user_wired { "U" } else { "" };
         write!(f, "[{},{}){}{user}", self.start, self.end, self.wired_count)
+    }
+}
+
+impl fmt::Display for PageState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{},{})", self.start, self.end)?;
+        let mut words = Self::WORDS.iter().filter(|(_, bit)| self.bits & bit != 0).map(|(word, _)| *word);
+        f.write_str(words.next().unwrap_or(Self::CLEAN))?;
+        words.try_for_each(|word| write!(f, ",{word}"))
     }
 }
 

@@ -69,6 +69,7 @@ pub fn run(script: &Script, target: &mut dyn Target, durable: bool) -> Run {
             Ok(step) => step,
             Err(error) => return Run { steps, end: End::Stopped { line: statement.line, error } },
         };
+        log::info!("line {} gave {}", step.line, step.result);
         let ok = step.ok;
         steps.push(step);
         if !ok {

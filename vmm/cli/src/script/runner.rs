@@ -2,6 +2,7 @@
 
 mod ask;
 mod command;
+mod make;
 mod threads;
 mod truth;
 
@@ -9,9 +10,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use wirevm_agent::{Command, MAIN_TASK, Reply, Request};
-use wirevm_map::{KernReturn, LockAllFlags, PageRange};
+use wirevm_map::{KernReturn, PageRange};
 
-use super::ast::{AllocationKind, Expectation, ObjectChange, Operation, Question, Statement, Task, Value};
+use super::ast::{Backing, Expectation, Managing, Operation, Question, Statement, Task, Value};
 use super::frames;
 use super::outcome::Outcome;
 use super::run::StepReport;
@@ -171,7 +172,10 @@ impl<'t, 's> Runner<'t, 's> {
         Ok(StepReport {
             line: statement.line,
             text: statement.text.clone(),
-            asks_host: matches!(statement.operation, Operation::Host(_) | Operation::FailHost(_)),
+            asks_host: matches!(
+                statement.operation,
+                Operation::Host(_) | Operation::FailHost(_) | Operation::FailStorage(_) | Operation::HoldStorage(_)
+            ),
             result,
             expected: shown_expectation(statement, expected),
             ok,
@@ -237,6 +241,19 @@ impl<'t, 's> Runner<'t, 's> {
                 self.target.fail_host(*fault)?;
                 Ok(Outcome::Code(KernReturn::Success))
             }
+            Operation::Host(Question::Store(name, pages)) => self.store(*name, *pages),
+            Operation::FailStorage(fault) => {
+                self.target.fail_storage(*fault)?;
+                Ok(Outcome::Code(KernReturn::Success))
+            }
+            Operation::HoldStorage(hold) => {
+                self.target.hold_storage(*hold)?;
+                Ok(Outcome::Code(KernReturn::Success))
+            }
+            Operation::DirtyRanges(object) => self.dirty_ranges(object),
+            Operation::NewBackedObject { name, backing: Backing::Manager(manager), pages } => {
+                self.new_managed_object(name, manager, *pages)
+            }
             Operation::Thread { thread, has_ended } => self.look_at(thread, *has_ended),
             Operation::Join(thread) => self.join(thread),
             Operation::Exit(code) => {
@@ -255,41 +272,6 @@ impl<'t, 's> Runner<'t, 's> {
         }
     }
 
-    /// Notes what is known of what an operation will make.
-    fn made(&mut self, operation: &Operation) -> Result<Made, TargetError> {
-        let mut made = Made::default();
-        match operation {
-            Operation::Allocate(allocation) => {
-                made.size = match &allocation.kind {
-                    AllocationKind::Plain { size }
-                    | AllocationKind::Large { size }
-                    | AllocationKind::Guard { size }
-                    | AllocationKind::Stack { size, .. }
-                    | AllocationKind::Heap { size } => *size,
-                    AllocationKind::Object { object, pages, .. } => {
-                        let (start, end) = pages.unwrap_or((0, self.object(object)?.pages));
-                        end.saturating_sub(start).saturating_mul(wirevm_map::PAGE_SIZE)
-                    }
-                };
-            }
-            Operation::Fork(task) => {
-                let parent = self.task(task)?.scope;
-                made.scope = self.memory.add(Some(parent));
-            }
-            Operation::NewTask(_) => made.scope = self.memory.add(None),
-            Operation::Mlockall(_, flags) => {
-                self.locks_future |= flags.bits() & u64::from(LockAllFlags::FUTURE.bits()) != 0;
-            }
-            Operation::Object { object, change: ObjectChange::Truncate(pages) } => {
-                if let Some(object) = self.objects.get_mut(object.as_str()) {
-                    object.pages = *pages;
-                }
-            }
-            _ => {}
-        }
-        Ok(made)
-    }
-
     /// Says what a reply to an operation means, and gives what was made its name.
     fn conclude(
         &mut self,
@@ -298,42 +280,36 @@ impl<'t, 's> Runner<'t, 's> {
         made: Made,
         reply: Reply,
     ) -> Result<Outcome, TargetError> {
-        let Statement { name, operation, .. } = statement;
-        Ok(match (operation, reply) {
+        if let Some(outcome) = self.name_made(statement, made, &reply)? {
+            return Ok(outcome);
+        }
+        Ok(match (&statement.operation, reply) {
             (_, Reply::Blocked) => Outcome::Blocked,
             (_, Reply::Violation(reason)) => Outcome::Violation(reason),
-            (Operation::Allocate(allocation), Reply::Address(address)) => {
-                if let Some(name) = name {
-                    let scope = self.task(&allocation.task)?.scope;
-                    self.memory.define(scope, name, (address, made.size));
-                }
-                Outcome::Address(address)
-            }
-            (Operation::Fork(_), Reply::Number(number)) => {
-                if let Some(name) = name {
-                    self.tasks.insert(name, TaskNumber { number, scope: made.scope });
-                }
-                Outcome::Code(KernReturn::Success)
-            }
-            (Operation::NewTask(name), Reply::Number(number)) => {
-                self.tasks.insert(name, TaskNumber { number, scope: made.scope });
-                Outcome::Code(KernReturn::Success)
-            }
-            (Operation::NewObject { pages, .. }, Reply::Number(number)) => {
-                if let Some(name) = name {
-                    self.objects.insert(name, Object { number, pages: *pages });
-                }
-                Outcome::Code(KernReturn::Success)
-            }
-            (Operation::Residents(_) | Operation::WireTotal, Reply::Number(number)) => Outcome::Number(number),
+            (
+                Operation::Residents(_)
+                | Operation::WireTotal
+                | Operation::Completions
+                | Operation::Stat(_)
+                | Operation::Trim,
+                Reply::Number(number),
+            ) => Outcome::Number(number),
+            (Operation::Manage { managing: Managing::Messages, .. }, Reply::Text(text)) => Outcome::Messages(text),
             // These say what they made, or how much there is.
             (
                 Operation::Allocate(_)
                 | Operation::Fork(_)
                 | Operation::NewTask(_)
+                | Operation::NewManager(_)
+                | Operation::Submap { .. }
                 | Operation::NewObject { .. }
+                | Operation::NewBackedObject { .. }
+                | Operation::Manage { managing: Managing::Messages, .. }
                 | Operation::Residents(_)
-                | Operation::WireTotal,
+                | Operation::WireTotal
+                | Operation::Completions
+                | Operation::Stat(_)
+                | Operation::Trim,
                 reply @ Reply::Done(KernReturn::Success),
             ) => return Err(unexpected(command, reply)),
             (Operation::Reset, Reply::Done(KernReturn::Success)) => {
@@ -350,7 +326,11 @@ impl<'t, 's> Runner<'t, 's> {
                 Outcome::Mismatch { address, expected, got }
             }
             (
-                Operation::Allocate(_) | Operation::Lock(..) | Operation::Mlockall(..) | Operation::Munlockall(_),
+                Operation::Allocate(_)
+                | Operation::Lock(..)
+                | Operation::Mlockall(..)
+                | Operation::Munlockall(_)
+                | Operation::Msync(..),
                 Reply::Errno(errno),
             ) => Outcome::Errno(errno),
             (_, reply) => return Err(unexpected(command, reply)),

@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 
+use wirevm_abi::StoreName;
 use wirevm_agent::{Reply, Request};
 use wirevm_map::FrameRun;
 
@@ -19,6 +20,14 @@ pub enum WitnessQuery {
     Dirty(Vec<FrameRun>),
     /// What the file holds for this frame. Answered by `Page`.
     Page(u64),
+    /// What the file of a store holds for its page `page`, read through a second descriptor. Answered by `Page`, or by
+    /// `Unsupported` where there is no such file or page.
+    StorePage {
+        /// The store.
+        name: StoreName,
+        /// Its page.
+        page: u64,
+    },
 }
 
 /// What the host answers.
@@ -81,6 +90,51 @@ impl HostErrno {
     }
 }
 
+/// A failure of storage that a script orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorageFault {
+    /// Which run of a sync fails, counted from now on; the others succeed as before.
+    pub nth: NonZero<u64>,
+    /// How it fails.
+    pub errno: StorageErrno,
+}
+
+/// How storage can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageErrno {
+    /// `EIO`.
+    Io,
+    /// `ENOSPC`.
+    NoSpace,
+    /// `EDQUOT`.
+    Quota,
+}
+
+impl StorageErrno {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Io, Self::NoSpace, Self::Quota];
+
+    /// Returns the name, such as `EIO`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Io => "EIO",
+            Self::NoSpace => "ENOSPC",
+            Self::Quota => "EDQUOT",
+        }
+    }
+
+    /// Returns the host's own number.
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        match self {
+            Self::Io => libc::EIO,
+            Self::NoSpace => libc::ENOSPC,
+            Self::Quota => libc::EDQUOT,
+        }
+    }
+}
+
 /// What carries out a script's operations.
 pub trait Target {
     /// Carries out one request in the guest and waits for its reply. [`Command::Exit`](wirevm_agent::Command::Exit) is
@@ -101,4 +155,22 @@ pub trait Target {
     /// # Errors
     /// [`TargetError`] when the host takes no orders.
     fn fail_host(&mut self, fault: HostFault) -> Result<(), TargetError>;
+
+    /// Orders a run of a sync of guest RAM to fail, once. An order replaces one that has not come to pass.
+    ///
+    /// # Errors
+    /// [`TargetError`] when the host takes no orders.
+    fn fail_storage(&mut self, fault: StorageFault) -> Result<(), TargetError> {
+        let _ = fault;
+        Err(TargetError::new(crate::exit_code::ExitCode::Failure, "this host's storage takes no orders"))
+    }
+
+    /// Lets syncs of guest RAM, and requests about stores, be accepted and not carried out until they are let go again.
+    ///
+    /// # Errors
+    /// [`TargetError`] when the host takes no orders.
+    fn hold_storage(&mut self, hold: bool) -> Result<(), TargetError> {
+        let _ = hold;
+        Err(TargetError::new(crate::exit_code::ExitCode::Failure, "this host's storage takes no orders"))
+    }
 }

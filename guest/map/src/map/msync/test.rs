@@ -6,7 +6,7 @@ use crate::fake::{Executor, FakeConfig, HostCall, block_on};
 use crate::flags::{SyncFlags, WireFlags};
 use crate::kern_return::KernReturn;
 use crate::map::testing::{Bed, Outcome};
-use crate::ports::{HostError, SyncMode};
+use crate::ports::HostError;
 use crate::units::{FrameRun, PageRange, Prot};
 
 const SYNC: SyncFlags = SyncFlags::SYNCHRONOUS;
@@ -94,7 +94,7 @@ fn m_01_synchronous_sends_exactly_the_dirty_pages_and_cleans_them() {
     let first = bed.frame(1).unwrap();
     let runs = [FrameRun::new(first, 2), FrameRun::new(bed.frame(5).unwrap(), 1)];
     // Frames come in the order of the first touch, so all three are neighbours; pages 3 and 4 are between.
-    assert_eq!(bed.host().take_log(), [HostCall::Sync(runs.to_vec(), SyncMode::Wait)]);
+    assert_eq!(bed.host().take_log(), [HostCall::Sync(runs.to_vec())]);
     assert_eq!((bed.stable(1), bed.stable(2), bed.stable(5)), (Some(0x11), Some(0x12), Some(0x15)));
     assert!(bed.is_mapped(1), "pages stay resident and mapped");
     assert_eq!(bed.msync(0, 8, SYNC), Ok(()));
@@ -105,21 +105,44 @@ fn m_01_synchronous_sends_exactly_the_dirty_pages_and_cleans_them() {
 }
 
 #[test]
-fn m_02_asynchronous_starts_the_writes_and_keeps_the_pages_dirty() {
+fn m_02_asynchronous_starts_the_writes_and_does_not_wait_for_them() {
     let bed = written();
-    assert_eq!(bed.msync(0, 8, ASYNC), Ok(()));
-    assert!(matches!(bed.host().take_log().as_slice(), [HostCall::Sync(_, SyncMode::NoWait)]));
-    assert_eq!(dirty(&bed), 3);
+    bed.host().hold();
+    assert_eq!(block_on(bed.machine.map.msync(bed.at(0), 8 << 12, ASYNC)), Ok(()));
+    assert!(matches!(bed.host().take_log().as_slice(), [HostCall::Sync(_)]), "begun");
+    assert_eq!((dirty(&bed), bed.machine.map.stats().cleaning_pages, bed.stable(5)), (0, 3, Some(0)));
+    // A second one finds nothing that is not on its way; a synchronous one waits for what is.
+    assert_eq!(block_on(bed.machine.map.msync(bed.at(0), 8 << 12, ASYNC)), Ok(()));
+    let mut executor = Executor::new(1);
+    let sync = executor.spawn(bed.machine.map.msync(bed.at(0), 8 << 12, SYNC));
+    assert_eq!(executor.run_until_stalled(), 1);
+    bed.host().release();
+    assert_eq!((bed.machine.run(&mut executor), sync.take()), (Ok(()), Some(Ok(()))));
+    assert_eq!((bed.stable(5), dirty(&bed), bed.synced()), (Some(0x15), 0, Vec::new()));
+    assert_eq!(bed.settled(bed.stable(1)), Some(0x11));
+}
+
+#[test]
+fn m_02_asynchronous_write_that_fails_leaves_the_pages_dirty() {
+    let bed = written();
+    bed.host().hold();
+    bed.host().fail_sync(0, HostError::Io);
+    assert_eq!(block_on(bed.machine.map.msync(bed.at(0), 8 << 12, ASYNC)), Ok(()));
+    assert_eq!(dirty(&bed), 0);
+    bed.host().release();
+    let mut executor = Executor::new(1);
+    assert_eq!((bed.machine.run(&mut executor), dirty(&bed)), (Ok(()), 2));
+    assert_eq!((bed.stable(1), bed.stable(5)), (Some(0), Some(0x15)));
     assert_eq!(bed.msync(0, 8, SYNC), Ok(()));
-    assert_eq!((bed.stable(5), dirty(&bed)), (Some(0x15), 0));
+    assert_eq!(bed.stable(1), Some(0x11));
 }
 
 #[test]
 fn m_03_invalidate_with_sync_writes_and_unmaps_and_keeps_the_bytes() {
-    for (sync, stable, left) in [(SYNC, 0x11, 0), (ASYNC, 0, 3)] {
+    for sync in [SYNC, ASYNC] {
         let bed = written();
         assert_eq!(bed.msync(0, 8, sync | INVALIDATE), Ok(()));
-        assert_eq!((bed.stable(1), dirty(&bed), bed.is_mapped(1)), (Some(stable), left, false));
+        assert_eq!((bed.stable(1), dirty(&bed), bed.is_mapped(1)), (Some(0x11), 0, false));
         assert_eq!(bed.read(1), Ok(0x11));
     }
 }
@@ -135,16 +158,42 @@ fn m_04_invalidate_alone_unmaps_keeps_the_bytes_and_loses_no_dirty_page() {
 }
 
 #[test]
-fn m_05_to_m_07_killpages_and_deactivate_win_over_sync_and_change_nothing() {
-    for flag in [SyncFlags::KILLPAGES, SyncFlags::DEACTIVATE, SyncFlags::KILLPAGES | SyncFlags::DEACTIVATE] {
-        let bed = written();
-        for other in [SyncFlags::NONE, SYNC, ASYNC, INVALIDATE, SYNC | INVALIDATE] {
-            assert_eq!(bed.msync(0, 8, flag | other), Ok(()));
-        }
-        assert_eq!((bed.synced(), bed.is_mapped(1), bed.read(1)), (Vec::new(), true, Ok(0x11)));
-        assert_eq!(bed.msync(0, 8, SYNC), Ok(()));
-        assert_eq!(bed.stable(1), Some(0x11), "the page was still dirty");
+fn m_06_and_m_07_deactivate_wins_over_sync_and_changes_nothing() {
+    let bed = written();
+    for other in [SyncFlags::NONE, SYNC, ASYNC, INVALIDATE, SYNC | INVALIDATE] {
+        assert_eq!(bed.msync(0, 8, SyncFlags::DEACTIVATE | other), Ok(()));
     }
+    assert_eq!((bed.synced(), bed.is_mapped(1), bed.read(1)), (Vec::new(), true, Ok(0x11)));
+    assert_eq!(bed.msync(0, 8, SYNC), Ok(()));
+    assert_eq!(bed.stable(1), Some(0x11), "the page was still dirty");
+}
+
+#[test]
+pub(crate) fn m_05_and_m_07_killpages_wins_over_sync_and_spares_the_write_of_unwired_pages() {
+    for other in [SyncFlags::NONE, SYNC, ASYNC, INVALIDATE, SyncFlags::DEACTIVATE] {
+        let bed = written();
+        assert_eq!(bed.wire(2, 3, USER), Ok(()));
+        assert_eq!(bed.msync(0, 8, SyncFlags::KILLPAGES | other), Ok(()));
+        assert_eq!((bed.synced(), bed.read(1), dirty(&bed)), (Vec::new(), Ok(0x11), 1));
+        assert_eq!(bed.msync(0, 8, SYNC), Ok(()));
+        assert_eq!((bed.stable(1), bed.stable(2), bed.stable(5)), (Some(0), Some(0x12), Some(0)));
+        assert_eq!(bed.write(1, 0x21), Ok(()));
+        assert_eq!(bed.msync(0, 8, SYNC), Ok(()));
+        assert_eq!((bed.stable(1), bed.stable(5)), (Some(0x21), Some(0)), "written since");
+    }
+}
+
+#[test]
+fn m_05_killpages_leaves_memory_alone_that_others_see() {
+    let bed = Bed::new();
+    let object = bed.machine.vm.anonymous_object(4);
+    let placement = crate::map::Placement::Fixed(bed.at(0));
+    let (map, mode) = (&bed.machine.map, crate::map::MapMode::Shared);
+    let mapped = map.map_object(placement, &object, PageRange::new(0, 4), mode, Prot::DEFAULT);
+    assert_eq!(block_on(mapped), Ok(bed.at(0)));
+    assert_eq!(bed.write(1, 0x11), Ok(()));
+    assert_eq!(bed.msync(0, 4, SyncFlags::KILLPAGES), Ok(()));
+    assert_eq!((bed.msync(0, 4, SYNC), bed.stable(1)), (Ok(()), Some(0x11)));
 }
 
 #[test]

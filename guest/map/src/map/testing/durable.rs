@@ -148,14 +148,18 @@ fn storm(seed: u64, base: u64, pages: u64, works: &[(u64, u64, Work)]) -> TestCa
         Arc::new(World { bed, next_number: Mutex::default(), written: Mutex::default(), replaced: Mutex::default() });
     let mut executor = Executor::new(seed);
     for &(a, b, work) in works {
-        while executor.remaining() >= 6 && executor.step() {}
+        while executor.remaining() >= 6 && executor.step() {
+            while let Some(work) = world.machine().vm.take_background() {
+                executor.spawn(work);
+            }
+        }
         let (start, end) = (a.min(b), a.max(b).max(a.min(b) + 1));
         let task = Arc::clone(&world);
         executor.spawn(async move { task.run(start, end, work).await });
         executor.step();
         prop_assert_eq!(world.machine().check(), Ok(()));
     }
-    prop_assert_eq!(executor.run(), Ok(()));
+    prop_assert_eq!(world.machine().run(&mut executor), Ok(()));
     prop_assert_eq!(world.machine().check_quiet(), Ok(()));
     world.bed.host().withdraw_failures();
     block_on(world.msync(0, pages, SyncFlags::SYNCHRONOUS));

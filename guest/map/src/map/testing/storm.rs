@@ -107,6 +107,9 @@ fn storm(seed: u64, failing: Option<(u64, HostError)>, works: &[(u64, u64, Work)
     }
     while executor.step() {
         prop_assert_eq!(machine.check(), Ok(()));
+        while let Some(work) = machine.vm.take_background() {
+            executor.spawn(work);
+        }
     }
     prop_assert_eq!(executor.remaining(), 0, "tasks wait and nothing will wake them");
     prop_assert_eq!(machine.check_quiet(), Ok(()));

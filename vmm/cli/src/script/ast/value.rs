@@ -1,7 +1,7 @@
 //! Flags, and what is expected of operations.
 
-use wirevm_agent::Pattern;
-use wirevm_map::{Errno, KernReturn, LockAllFlags, SyncFlags, WireFlags};
+use wirevm_agent::{Pattern, page_state};
+use wirevm_map::{Errno, KernReturn, LockAllFlags, MsyncFlags, SyncFlags, WireFlags};
 
 /// What is expected of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,13 @@ impl Flags {
         FlagWord::Named("reusablepages", SyncFlags::REUSABLEPAGES.bits()),
     ];
 
+    /// The names of msync's flags.
+    pub const MSYNC: [FlagWord; 3] = [
+        FlagWord::Named("async", MsyncFlags::ASYNC.bits()),
+        FlagWord::Named("sync", MsyncFlags::SYNC.bits()),
+        FlagWord::Named("invalidate", MsyncFlags::INVALIDATE.bits()),
+    ];
+
     /// The names of mlockall's flags.
     pub const LOCK_ALL: [FlagWord; 3] = [
         FlagWord::Named("current", LockAllFlags::CURRENT.bits()),
@@ -90,6 +97,33 @@ pub enum Value {
     Layout(Vec<Span>),
     /// Contents of pages.
     Pages(Vec<PageValue>),
+    /// States of pages, whose counts are their bits.
+    States(Vec<PageState>),
+    /// What a manager was asked, a word a message.
+    Messages(Vec<String>),
+}
+
+/// Pages in the same state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageState {
+    /// First page, from the start of the range asked for.
+    pub start: u64,
+    /// One past the last page.
+    pub end: u64,
+    /// [`page_state`] bits.
+    pub bits: u64,
+}
+
+impl PageState {
+    /// The words for the bits, in the order in which they are shown. A page without any is [`PageState::CLEAN`].
+    pub const WORDS: [(&str, u64); 4] = [
+        ("dirty", page_state::DIRTY),
+        ("precious", page_state::PRECIOUS),
+        ("cleaning", page_state::CLEANING),
+        ("error", page_state::ERROR),
+    ];
+    /// The word for no bit.
+    pub const CLEAN: &str = "clean";
 }
 
 /// Pages with the same count, as `layout` and its kin show them.

@@ -3,7 +3,9 @@
 use wirevm_map::{Errno, KernReturn};
 
 use super::place::{PATTERN, pattern};
-use crate::script::ast::{AllocationKind, Expectation, Operation, PageValue, Question, Showing, Span, Value};
+use crate::script::ast::{
+    AllocationKind, Expectation, Managing, Operation, PageState, PageValue, Question, Showing, Span, Value,
+};
 use crate::script::cursor::Cursor;
 use crate::script::lexer::Kind;
 use crate::script::syntax_error::Fault;
@@ -56,6 +58,12 @@ enum Results {
     Total,
     /// A number or a return code.
     Locked,
+    /// Pages' states or a return code.
+    States,
+    /// What a manager was asked.
+    Messages,
+    /// Contents of pages, or that there are none.
+    Store,
     /// A number, `none` or `unsupported`.
     Count,
     Bytes,
@@ -83,25 +91,37 @@ impl Answer {
                 AllocationKind::Heap { .. } => Results::Heap,
                 _ => Results::Address,
             },
-            Operation::Lock(..) | Operation::Mlockall(..) | Operation::Munlockall(_) => Results::Posix,
+            Operation::Lock(..) | Operation::Mlockall(..) | Operation::Munlockall(_) | Operation::Msync(..) => {
+                Results::Posix
+            }
             Operation::Expect(..) => Results::Mismatch,
             Operation::Read(_) => Results::Bytes,
             Operation::Show(Showing::Layout | Showing::Entries, _) => Results::Layout,
-            Operation::Show(Showing::PageWires, _) => Results::Counts,
+            Operation::Show(Showing::PageWires, _) | Operation::DirtyRanges(_) => Results::Counts,
+            Operation::Show(Showing::PageStates, _) => Results::States,
             Operation::Show(Showing::Mincore, _) => Results::Core,
-            Operation::Residents(_) | Operation::WireTotal => Results::Total,
-            Operation::Host(Question::Locked) => Results::Locked,
+            Operation::Residents(_) | Operation::WireTotal | Operation::Completions => Results::Total,
+            Operation::Host(Question::Locked) | Operation::Stat(_) | Operation::Trim => Results::Locked,
+            Operation::Manage { managing: Managing::Messages, .. } => Results::Messages,
+            Operation::Host(Question::Store(..)) => Results::Store,
             Operation::Host(Question::Resident(_) | Question::Dirty(_)) => Results::Count,
             Operation::Host(Question::File(_)) => Results::Pages,
             _ => Results::Code,
         };
         let may_block = !matches!(
             operation,
-            Operation::Show(Showing::Layout | Showing::Entries | Showing::PageWires, _)
+            Operation::Show(Showing::Layout | Showing::Entries | Showing::PageWires | Showing::PageStates, _)
                 | Operation::Residents(_)
                 | Operation::WireTotal
                 | Operation::Host(_)
                 | Operation::FailHost(_)
+                | Operation::FailStorage(_)
+                | Operation::HoldStorage(_)
+                | Operation::DirtyRanges(_)
+                | Operation::Stat(_)
+                | Operation::Trim
+                | Operation::NewManager(_)
+                | Operation::Manage { managing: Managing::Messages | Managing::Behave(_), .. }
                 | Operation::Check
                 | Operation::Reset
                 | Operation::NewTask(_)
@@ -130,6 +150,9 @@ impl Answer {
             Results::Counts => "counts such as [0,2)0 [2,4)1, or 'none'",
             Results::Core => "what mincore tells, such as [0,2)1 [2,3)3 [3,8)0, or 'none', or an error such as ENOMEM",
             Results::Pages => "contents of pages ('none', a pattern, or hex:0102… for a beginning) or a return code",
+            Results::Store => "contents of pages (a pattern, or hex:0102… for a beginning), 'none' or 'unsupported'",
+            Results::States => "states such as [0,2)dirty [2,3)clean [3,4)dirty,precious, or 'none', or a return code",
+            Results::Messages => "messages such as init data_request[0,1)r data_return[0,2)dirty,kept, or 'none'",
         }
     }
 
@@ -140,10 +163,20 @@ impl Answer {
             "any" => return Some(Value::Any),
             "MISMATCH" if results == Results::Mismatch => return Some(Value::Mismatch),
             "BLOCKED" if self.may_block => return Some(Value::Blocked),
-            "none" if matches!(results, Results::Count | Results::Layout | Results::Counts | Results::Core) => {
+            "none"
+                if matches!(
+                    results,
+                    Results::Count
+                        | Results::Layout
+                        | Results::Counts
+                        | Results::Core
+                        | Results::States
+                        | Results::Messages
+                ) =>
+            {
                 return Some(Value::None);
             }
-            "unsupported" if results == Results::Count => return Some(Value::Unsupported),
+            "unsupported" if matches!(results, Results::Count | Results::Store) => return Some(Value::Unsupported),
             _ => {}
         }
         let code = KernReturn::from_name(word);
@@ -152,7 +185,9 @@ impl Answer {
             Results::Posix | Results::Heap | Results::Core => {
                 errno.or(code.filter(|code| *code == KernReturn::Success).map(Value::Code))
             }
-            Results::Total | Results::Counts => code.filter(|code| *code == KernReturn::Success).map(Value::Code),
+            Results::Total | Results::Counts | Results::Messages | Results::Store => {
+                code.filter(|code| *code == KernReturn::Success).map(Value::Code)
+            }
             _ => code.map(Value::Code),
         }
     }
@@ -174,21 +209,106 @@ fn value(cursor: &mut Cursor<'_>, answer: Answer) -> Result<Value, Fault> {
         (Results::Layout | Results::Counts | Results::Core, Some(Kind::Mark("["))) => {
             layout(cursor, answer.results == Results::Layout)
         }
-        (Results::Pages, Some(_)) => pages(cursor, answer),
+        (Results::Pages | Results::Store, Some(_)) => pages(cursor, answer),
+        (Results::States, Some(Kind::Mark("["))) => states(cursor),
+        (Results::Messages, Some(Kind::Word(_))) => messages(cursor, answer),
         _ => Err(cursor.wanted(answer.describe())),
+    }
+}
+
+/// Reads `START,END)`, which begins at page `least` or behind.
+fn span(cursor: &mut Cursor<'_>, least: u64) -> Result<(u64, u64), Fault> {
+    let start = cursor.number("a page number", u64::MAX)?;
+    cursor.mark(",")?;
+    let end = cursor.number("a page number", u64::MAX)?;
+    if end <= start || start < least {
+        return Err(cursor.fault("the pages of a layout ascend, and none of its ranges is empty"));
+    }
+    cursor.mark(")")?;
+    Ok((start, end))
+}
+
+fn states(cursor: &mut Cursor<'_>) -> Result<Value, Fault> {
+    let mut states: Vec<PageState> = Vec::new();
+    while cursor.takes_mark("[") {
+        let (start, end) = span(cursor, states.last().map_or(0, |last| last.end))?;
+        let mut bits = 0;
+        if !cursor.takes_word(PageState::CLEAN) {
+            loop {
+                let bit = cursor.choice(&PageState::WORDS, "a state of pages, or 'clean'")?;
+                if bits & bit != 0 {
+                    return Err(cursor.fault_behind("the state stands here twice"));
+                }
+                bits |= bit;
+                if !cursor.takes_mark(",") {
+                    break;
+                }
+            }
+        }
+        states.push(PageState { start, end, bits });
+    }
+    Ok(Value::States(states))
+}
+
+/// What a manager is asked, and whether it is about pages.
+const MESSAGES: [(&str, bool); 7] = [
+    ("init", false),
+    ("data_request", true),
+    ("data_unlock", true),
+    ("data_return", true),
+    ("synchronize", true),
+    ("lock_completed", true),
+    ("terminate", false),
+];
+
+/// What a message says behind its pages: the access that is needed, and what becomes of pages.
+const DETAILS: [&str; 10] = ["r", "w", "x", "rw", "rx", "wx", "rwx", "dirty", "precious", "kept"];
+
+/// Reads messages; each becomes one word again.
+fn messages(cursor: &mut Cursor<'_>, answer: Answer) -> Result<Value, Fault> {
+    let mut messages = Vec::new();
+    while let Some(Kind::Word(word)) = cursor.kind() {
+        // Behind the first, `if` goes on.
+        if !messages.is_empty() && word == "if" {
+            break;
+        }
+        let Some((name, has_pages)) = MESSAGES.iter().find(|(name, _)| name == word) else {
+            return Err(cursor.wanted(answer.describe()));
+        };
+        cursor.step();
+        let mut message = (*name).to_owned();
+        if *has_pages {
+            cursor.mark("[")?;
+            let (start, end) = span(cursor, 0)?;
+            message += &format!("[{start},{end})");
+            message += &details(cursor)?;
+        }
+        messages.push(message);
+    }
+    Ok(Value::Messages(messages))
+}
+
+/// Reads what stands directly behind the pages of a message: words joined by commas. A word that names a message is the next.
+fn details(cursor: &mut Cursor<'_>) -> Result<String, Fault> {
+    let mut details = String::new();
+    match cursor.kind() {
+        Some(Kind::Word(word)) if word != "if" && MESSAGES.iter().all(|(name, _)| name != word) => {}
+        _ => return Ok(details),
+    }
+    let known = DETAILS.map(|word| (word, word));
+    loop {
+        details += cursor.choice(&known, "what else the message says")?;
+        if !cursor.takes_mark(",") {
+            return Ok(details);
+        }
+        details.push(',');
     }
 }
 
 fn layout(cursor: &mut Cursor<'_>, with_user: bool) -> Result<Value, Fault> {
     let mut spans: Vec<Span> = Vec::new();
     while cursor.takes_mark("[") {
-        let start = cursor.number("a page number", u64::MAX)?;
-        cursor.mark(",")?;
-        let end = cursor.number("a page number", u64::MAX)?;
-        if end <= start || spans.last().is_some_and(|last| start < last.end) {
-            return Err(cursor.fault("the pages of a layout ascend, and none of its ranges is empty"));
-        }
-        cursor.mark(")")?;
+        let (start, end) = span(cursor, spans.last().map_or(0, |last| last.end))?;
         let (wired_count, user_wired) = count(cursor, with_user)?;
         spans.push(Span { start, end, wired_count, user_wired });
     }

@@ -5,7 +5,7 @@ use wirevm_map::Prot;
 
 use super::operation::rights;
 use super::place::{address, pages};
-use crate::script::ast::{Allocation, AllocationKind, Task};
+use crate::script::ast::{Address, Allocation, AllocationKind, Task};
 use crate::script::cursor::{Cursor, PAGE_SIZE};
 use crate::script::print::MODES;
 use crate::script::syntax_error::Fault;
@@ -42,7 +42,22 @@ pub(super) fn allocation(
     // A heap has a place of its own.
     let has_place = !matches!(kind, AllocationKind::Heap { .. });
     let at = if has_place && cursor.takes_word("at") { Some(address(cursor, task)?) } else { None };
-    if !is_named && cursor.takes_word("in") {
+    if !is_named {
+        in_task(cursor, task)?;
+    }
+    Ok(Some(Allocation { task: task.clone().unwrap_or(None), kind, at }))
+}
+
+/// Reads `[at ADDRESS] [in TASK]`, and tells the task that either names.
+pub(super) fn place(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Result<Option<Address>, Fault> {
+    let at = if cursor.takes_word("at") { Some(address(cursor, task)?) } else { None };
+    in_task(cursor, task)?;
+    Ok(at)
+}
+
+/// Reads `[in TASK]`, which must agree with a task that is known already.
+fn in_task(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Result<(), Fault> {
+    if cursor.takes_word("in") {
         let place = cursor.fault("");
         let told = cursor.task()?;
         if task.as_ref().is_some_and(|task| *task != told) {
@@ -50,5 +65,5 @@ pub(super) fn allocation(
         }
         *task = Some(told);
     }
-    Ok(Some(Allocation { task: task.clone().unwrap_or(None), kind, at }))
+    Ok(())
 }

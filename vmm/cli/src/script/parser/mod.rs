@@ -1,17 +1,17 @@
 //! Lines into statements.
 
 mod expectation;
+mod manage;
 mod memory;
 mod operation;
 mod place;
 mod system;
 
-use super::ast::{Expectation, Operation, Script, Statement, Task, Value};
+use super::ast::{Backing, Managing, Operation, Script, Statement, Task};
 use super::cursor::Cursor;
 use super::lexer::{self, Kind, Token};
-use super::names::{Defined, Kind as Made, Names};
+use super::names::{Defined, Kind as Made, Names, may_lack_value};
 use super::syntax_error::{Fault, SyntaxErrors};
-use wirevm_map::KernReturn;
 
 /// Most bytes in a script.
 pub const MAX_SCRIPT_BYTES: usize = 8 << 20;
@@ -92,6 +92,11 @@ const RESERVED: [&str; 70] = [
     "write",
 ];
 
+/// Tells whether nothing can be named by a word.
+fn is_reserved(word: &str) -> bool {
+    RESERVED.binary_search(&word).is_ok()
+}
+
 /// Reads a script.
 ///
 /// # Errors
@@ -154,7 +159,7 @@ impl Parser {
             let reason = "nothing can follow an operation that ends the guest".to_owned();
             return Err(Fault { column: first.column, width: first.width, reason });
         }
-        let defined = defined(&tokens);
+        let defined = defined(&tokens, &self.names);
         let result = self.statement(number, line, &tokens, &defined);
         self.names.note(number, line, &defined, result.as_ref().ok());
         let statement = result?;
@@ -183,12 +188,13 @@ impl Parser {
             let reason = "a memory object needs a name in front, as in f = file(8)".to_owned();
             return Err(Fault { reason, ..place });
         }
-        if let Operation::NewTask(task) = &operation {
+        if let Some((name, of)) = named_behind(&operation) {
             // The name stands behind its word.
             let at = tokens.get(tokens.len().min(usize::from(defined.thread.is_some()) * 2 + 1));
             let place =
                 at.map_or(place.clone(), |at| Fault { column: at.column, width: at.width, reason: String::new() });
-            self.check_free(&None, task).map_err(|reason| Fault { reason, ..place })?;
+            let free = self.check_free(&None, name).and_then(|()| of.map_or(Ok(()), |of| self.check_free(&of, name)));
+            free.map_err(|reason| Fault { reason, ..place })?;
         }
         if defined.thread.is_some() {
             operation::check_threaded(&operation).map_err(|reason| Fault { reason, ..place })?;
@@ -244,7 +250,7 @@ impl Parser {
 
     /// Checks that nothing has the name already.
     fn check_free(&self, task: &Task, name: &str) -> Result<(), String> {
-        if RESERVED.binary_search(&name).is_ok() {
+        if is_reserved(name) {
             return Err(format!("'{name}' is a word of the language and can't be a name"));
         }
         if name.contains('-') {
@@ -270,8 +276,20 @@ impl Parser {
     }
 }
 
-/// Returns what a line names: a word in front of `:`, a word in front of `=`, and the word behind `task`.
-fn defined(tokens: &[Token]) -> Defined<'_> {
+/// Returns the name that stands behind an operation's word, and the task in which its memory has the same, if it has.
+fn named_behind(operation: &Operation) -> Option<(&str, Option<Task>)> {
+    match operation {
+        Operation::NewTask(name) | Operation::NewManager(name) | Operation::Submap { name, .. } => Some((name, None)),
+        Operation::NewBackedObject { name, backing: Backing::Manager(manager), .. } => {
+            Some((name, Some(Some(manager.clone()))))
+        }
+        Operation::NewBackedObject { name, .. } => Some((name, None)),
+        _ => None,
+    }
+}
+
+/// Returns what a line names: a word in front of `:`, a word in front of `=`, and the word behind `task` and its like.
+fn defined<'a>(tokens: &'a [Token], names: &Names) -> Defined<'a> {
     let word = |at: usize| match tokens.get(at).map(|token| &token.kind) {
         Some(Kind::Word(word)) => Some(word.as_str()),
         _ => None,
@@ -280,9 +298,15 @@ fn defined(tokens: &[Token]) -> Defined<'_> {
     let thread = word(0).filter(|_| is_mark(1, ":"));
     let start = if thread.is_some() { 2 } else { 0 };
     let (name, behind) = match word(start) {
-        Some("task") if word(start + 1).is_some() => {
+        Some(made @ ("task" | "manager" | "submap" | "object"))
+            if word(start + 1).is_some_and(|next| {
+                let is_question = matches!(next, "blocked" | "ended");
+                !(is_question || names.is_task(made) && Managing::is_verb(next))
+            }) =>
+        {
             let name = word(start + 1).map(|name| (None, name));
-            return Defined { thread, name, kind: Made::Task };
+            let kind = if made == "object" { Made::Object } else { Made::Task };
+            return Defined { thread, name, kind };
         }
         Some(name) if is_mark(start + 1, "=") => (Some((None, name)), start + 2),
         Some(task) if is_mark(start + 1, ".") && is_mark(start + 3, "=") => {
@@ -299,12 +323,6 @@ fn defined(tokens: &[Token]) -> Defined<'_> {
 }
 
 const NAMED_FAILURE: &str = "what may fail can't have a name: the name would stand for nothing";
-
-/// Tells whether what is expected of an operation includes that nothing is made.
-fn may_lack_value(expected: &Expectation) -> bool {
-    let gives_one = |value: &Value| matches!(value, Value::Number(_) | Value::Code(KernReturn::Success));
-    !gives_one(&expected.value) || expected.otherwise.as_ref().is_some_and(|value| !gives_one(value))
-}
 
 /// Returns the operation as it was written: up to the token `rest`, without a comment.
 fn operation_text(line: &str, tokens: &[Token], rest: Option<&Token>) -> String {

@@ -1,11 +1,11 @@
 //! Operations.
 
-use wirevm_agent::Crash;
+use wirevm_agent::{Crash, MAX_OBJECT_PAGES};
 use wirevm_map::Prot;
 
-use super::place::{pattern, range};
-use super::{memory, system};
-use crate::script::ast::{FlagWord, Flags, Locking, ObjectChange, Operation, Question, Showing, Task};
+use super::place::{pages, pattern, range};
+use super::{manage, memory, system};
+use crate::script::ast::{FlagWord, Flags, Locking, Managing, ObjectChange, Operation, Question, Showing, Task};
 use crate::script::cursor::Cursor;
 use crate::script::lexer::Kind;
 use crate::script::print::{ADVICES, INHERITANCES};
@@ -14,7 +14,9 @@ use crate::script::syntax_error::Fault;
 const OPERATIONS: &str = "an operation (allocate, guard, stack, map, brk, deallocate, protect, inherit, madvise, write, read, \
                           expect, wire, unwire, sync, mlock, munlock, mlockall, munlockall, vslock, vsunlock, layout, \
                           entries, page-wc, mincore, residents, wire-total, task, fork, end, join, limit, file, anonymous, \
-                          gate, release, fail, heal, kill, truncate, drop, host, check, reset, exit or crash)";
+                          object, manager, submap, msync, page-states, dirty-ranges, completions, stat, trim, gate, \
+                          release, fail, heal, kill, truncate, drop, host, check, reset, exit or crash, or what a manager \
+                          does, as in m delays)";
 
 /// Reads an operation. `task` is the one of the name in front of `=`, if there is one.
 pub(super) fn operation(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Result<Operation, Fault> {
@@ -25,6 +27,9 @@ pub(super) fn operation(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Res
         && let Some(question) = system::thread_question(cursor, kind)?
     {
         return Ok(question);
+    }
+    if let Some(managing) = manage::managing(cursor)? {
+        return Ok(managing);
     }
     let start = cursor.place();
     cursor.step();
@@ -37,11 +42,14 @@ pub(super) fn operation(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Res
         "wire" => Operation::Wire(range(cursor)?, wire_flags(cursor)?),
         "unwire" => Operation::Unwire(range(cursor)?, wire_flags(cursor)?),
         "sync" => Operation::Sync(range(cursor)?, flags(cursor, &Flags::SYNC)?),
+        "msync" => Operation::Msync(range(cursor)?, flags(cursor, &Flags::MSYNC)?),
         "inherit" => Operation::Inherit(range(cursor)?, cursor.choice(&INHERITANCES, "what a fork gives")?),
         "madvise" => Operation::Advise(range(cursor)?, cursor.choice(&ADVICES, "an advice")?),
         "residents" => Operation::Residents(range(cursor)?),
         "wire-total" => Operation::WireTotal,
-        "host" if cursor.takes_word("fail") => Operation::FailHost(system::host_fault(cursor)?),
+        "host" if cursor.takes_word("fail") => system::host_fault(cursor)?,
+        "host" if cursor.takes_word("hold") => system::hold(cursor, true)?,
+        "host" if cursor.takes_word("release") => system::hold(cursor, false)?,
         "host" => Operation::Host(question(cursor)?),
         "check" => Operation::Check,
         "reset" => system::reset(cursor, start)?,
@@ -59,6 +67,9 @@ pub(super) fn operation(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Res
             }
             if let Some(allocation) = memory::allocation(cursor, word, task)? {
                 return Ok(Operation::Allocate(allocation));
+            }
+            if let Some(operation) = manage::operation(cursor, word)? {
+                return Ok(operation);
             }
             match system::operation(cursor, word)? {
                 Some(operation) => operation,
@@ -82,6 +93,8 @@ pub(super) fn check_threaded(operation: &Operation) -> Result<(), String> {
         | Operation::Wire(..)
         | Operation::Unwire(..)
         | Operation::Sync(..)
+        | Operation::Msync(..)
+        | Operation::Manage { managing: Managing::Request { .. } | Managing::Die | Managing::Answer { .. }, .. }
         | Operation::Inherit(..)
         | Operation::Advise(..)
         | Operation::Lock(..)
@@ -91,7 +104,10 @@ pub(super) fn check_threaded(operation: &Operation) -> Result<(), String> {
         | Operation::EndTask(_) => return Ok(()),
         Operation::Object { change: ObjectChange::Truncate(_) | ObjectChange::Kill, .. } => return Ok(()),
         Operation::Read(_) => "a thread can't read: it can 'expect'",
-        _ => "a thread can't do this: it changes or uses memory, forks, ends a task, truncates or kills an object",
+        _ => {
+            "a thread can't do this: it changes or uses memory, forks, ends a task, truncates or kills an object, or is a \
+             manager's request, answer or end"
+        }
     };
     Err(reason.to_owned())
 }
@@ -142,11 +158,17 @@ fn question(cursor: &mut Cursor<'_>) -> Result<Question, Fault> {
         "resident" => Question::Resident(range(cursor)?),
         "dirty" => Question::Dirty(range(cursor)?),
         "file" => Question::File(range(cursor)?),
+        "store" => {
+            let name = manage::store_name(cursor)?;
+            let pages =
+                pages(cursor, MAX_OBJECT_PAGES)?.ok_or_else(|| cursor.wanted("pages of the store, as in [0,4)"))?;
+            Question::Store(name, pages)
+        }
         _ => return Err(start),
     })
 }
 
-const QUESTIONS: &str = "what the host is asked (locked, resident, dirty or file)";
+const QUESTIONS: &str = "what the host is asked (locked, resident, dirty, file or store)";
 
 fn wire_flags(cursor: &mut Cursor<'_>) -> Result<Flags, Fault> {
     let start = cursor.fault("");

@@ -5,12 +5,13 @@ use std::num::NonZero;
 use wirevm_agent::{MAX_OBJECT_PAGES, ObjectKind};
 use wirevm_map::PagerFault;
 
+use super::manage::storage_errors;
 use super::operation::flags;
 use crate::script::ast::{Flags, Limit, ObjectChange, Operation, Task};
 use crate::script::cursor::{Cursor, PAGE_SIZE};
 use crate::script::lexer::Kind;
 use crate::script::syntax_error::Fault;
-use crate::script::target::{HostErrno, HostFault};
+use crate::script::target::{HostErrno, HostFault, StorageFault};
 
 /// Reads `THREAD blocked` or `THREAD ended`, given what follows the first word; `None` for anything else.
 pub(super) fn thread_question(cursor: &mut Cursor<'_>, second: &Kind) -> Result<Option<Operation>, Fault> {
@@ -101,7 +102,14 @@ fn object_change(cursor: &mut Cursor<'_>, word: &str) -> Result<Option<Operation
     if !["gate", "release", "fail", "heal", "kill", "truncate", "drop"].contains(&word) {
         return Ok(None);
     }
+    let place = cursor.fault("");
     let object = cursor.object()?;
+    let fits = match word {
+        "gate" | "release" => cursor.names().paged_object(&object),
+        "fail" | "heal" => cursor.names().object_that_fails(&object),
+        _ => Ok(()),
+    };
+    fits.map_err(|reason| Fault { reason, ..place })?;
     let change = match word {
         "gate" => ObjectChange::Gate(object_page(cursor, PAGE)?),
         "release" => ObjectChange::Release(object_page(cursor, PAGE)?),
@@ -119,17 +127,27 @@ fn object_change(cursor: &mut Cursor<'_>, word: &str) -> Result<Option<Operation
 }
 
 /// Reads what follows `host fail`.
-pub(super) fn host_fault(cursor: &mut Cursor<'_>) -> Result<HostFault, Fault> {
-    if !cursor.takes_word("mlock") {
-        return Err(cursor.wanted("'mlock', the only call that can be made to fail"));
-    }
+pub(super) fn host_fault(cursor: &mut Cursor<'_>) -> Result<Operation, Fault> {
+    let is_sync = cursor.choice(&[("mlock", false), ("sync", true)], "what the host can be made to fail at")?;
     if !cursor.takes_word("nth") {
         return Err(cursor.wanted("'nth' and a number from 1"));
     }
     let nth = NonZero::new(cursor.number("a number from 1", u64::MAX)?);
     let nth = nth.ok_or_else(|| cursor.fault_behind("calls are counted from 1"))?;
+    if is_sync {
+        let errno = cursor.choice(&storage_errors(), "an error of storage")?;
+        return Ok(Operation::FailStorage(StorageFault { nth, errno }));
+    }
     let errno = cursor.choice(&HostErrno::ALL.map(|errno| (errno.name(), errno)), "an error")?;
-    Ok(HostFault { nth, errno })
+    Ok(Operation::FailHost(HostFault { nth, errno }))
+}
+
+/// Reads what follows `host hold` and `host release`.
+pub(super) fn hold(cursor: &mut Cursor<'_>, hold: bool) -> Result<Operation, Fault> {
+    if cursor.takes_word("sync") {
+        return Ok(Operation::HoldStorage(hold));
+    }
+    Err(cursor.wanted("'sync': what storage is asked for is all that can be held"))
 }
 
 /// Checks that no thread is left for a reset to meet.

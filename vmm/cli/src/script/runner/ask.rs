@@ -1,10 +1,11 @@
 //! Operations that show something, piece by piece where one reply does not hold it.
 
-use wirevm_agent::{Command, FrameRow, MAX_READ_BYTES, Pattern, Reply};
+use wirevm_abi::StoreName;
+use wirevm_agent::{Command, FrameRow, LayoutRow, MAIN_TASK, MAX_READ_BYTES, Pattern, Reply};
 use wirevm_map::{FrameRun, KernReturn};
 
 use super::{Bytes, RunError, Runner, unexpected};
-use crate::script::ast::{Range, Showing};
+use crate::script::ast::{PageState, Range, Showing, Span};
 use crate::script::frames::{self, Listing};
 use crate::script::outcome::Outcome;
 use crate::script::sample::{Page, Pages, Sample};
@@ -19,12 +20,41 @@ impl Runner<'_, '_> {
         let place = self.resolve(range)?;
         let Bytes { task, start, end } = place;
         Ok(match frames::spans(self.target, task, showing, (start, end))? {
+            Listing::Rows(spans) if showing == Showing::PageStates => {
+                let state = |span: Span| PageState { start: span.start, end: span.end, bits: span.wired_count };
+                Outcome::States(spans.into_iter().map(state).collect())
+            }
             Listing::Rows(spans) => Outcome::Layout(spans),
             Listing::Other(_, Reply::Done(code)) if code != KernReturn::Success => Outcome::Code(code),
             Listing::Other(_, Reply::Errno(errno)) if showing == Showing::Mincore => Outcome::Errno(errno),
             Listing::Other(_, Reply::Blocked) => Outcome::Blocked,
             Listing::Other(command, reply) => return Err(unexpected(command, reply)),
         })
+    }
+
+    /// Lists the dirty pages of a memory object.
+    pub(super) fn dirty_ranges(&mut self, object: &str) -> Result<Outcome, TargetError> {
+        let command = Command::DirtyRanges { object: self.object(object)?.number };
+        match self.call(MAIN_TASK, command)? {
+            Reply::Layout(rows) => Ok(Outcome::Layout(rows.iter().map(object_span).collect())),
+            reply => Err(unexpected(command, reply)),
+        }
+    }
+
+    /// Asks the host what the file of a store holds.
+    pub(super) fn store(&mut self, name: StoreName, (start, end): (u64, u64)) -> Result<Outcome, TargetError> {
+        if end.saturating_sub(start) > MAX_FILE_PAGES {
+            return Ok(Outcome::TooMany(MAX_FILE_PAGES));
+        }
+        let mut shown = Vec::new();
+        for page in start..end {
+            match self.target.witness(WitnessQuery::StorePage { name, page })? {
+                WitnessAnswer::Page(bytes) => shown.push(Page(Some(bytes))),
+                WitnessAnswer::Unsupported => return Ok(Outcome::Unsupported),
+                answer => return Err(senseless("a page of a store", &answer)),
+            }
+        }
+        Ok(Outcome::Pages(Pages(shown)))
     }
 
     /// Reads in as many pieces as it takes; the first that fails gives the result.
@@ -108,6 +138,11 @@ impl Runner<'_, '_> {
         }
         Ok(Outcome::Pages(Pages(shown)))
     }
+}
+
+fn object_span(row: &LayoutRow) -> Span {
+    let LayoutRow { pages, wired_count, user_wired } = *row;
+    Span { start: pages.start, end: pages.end, wired_count, user_wired }
 }
 
 fn senseless(question: &'static str, answer: &WitnessAnswer) -> TargetError {

@@ -4,7 +4,9 @@ use wirevm_agent::{Command, Limit as CommandLimit, MAIN_TASK};
 
 use super::{Bytes, Runner, unbound};
 use crate::exit_code::ExitCode;
-use crate::script::ast::{Address, Allocation, AllocationKind, Limit, Locking, ObjectChange, Operation, Place, Range};
+use crate::script::ast::{
+    Address, Allocation, AllocationKind, Backing, Limit, Locking, Managing, ObjectChange, Operation, Place, Range,
+};
 use crate::script::cursor::PAGE_SIZE;
 use crate::script::target::TargetError;
 
@@ -44,6 +46,10 @@ impl Runner<'_, '_> {
                 place = self.resolve(range)?;
                 (place.task, Command::Sync { address: place.start, size: place.size(), flags: flags.bits() })
             }
+            Operation::Msync(range, flags) => {
+                place = self.resolve(range)?;
+                (place.task, Command::Msync { address: place.start, size: place.size(), flags: flags.bits() })
+            }
             Operation::Inherit(range, inheritance) => {
                 place = self.resolve(range)?;
                 let (address, size) = (place.start, place.size());
@@ -74,6 +80,22 @@ impl Runner<'_, '_> {
             Operation::WireTotal => (MAIN_TASK, Command::WireTotal),
             Operation::NewTask(_) => (MAIN_TASK, Command::NewTask),
             Operation::Fork(task) => (self.task(task)?.number, Command::Fork),
+            Operation::Submap { size, task, at, .. } => {
+                let task = self.task(task)?;
+                let address = at.as_ref().map(|at| self.address(task.scope, at)).transpose()?;
+                (task.number, Command::Submap { address, size: *size })
+            }
+            Operation::NewManager(_) => (MAIN_TASK, Command::NewManager),
+            Operation::Manage { manager, managing } => {
+                let manager = self.tasks.get(manager.as_str()).ok_or_else(|| unbound(manager))?;
+                (manager.number, self.managing(managing)?)
+            }
+            Operation::NewBackedObject { backing: Backing::Store(name, kind), pages, .. } => {
+                (MAIN_TASK, Command::NewStoreObject { name: name.to_words(), pages: *pages, kind: *kind })
+            }
+            Operation::Completions => (MAIN_TASK, Command::Completions),
+            Operation::Stat(selector) => (MAIN_TASK, Command::Stat { selector: *selector }),
+            Operation::Trim => (MAIN_TASK, Command::Trim),
             Operation::EndTask(task) => {
                 let task = self.tasks.get(task.as_str()).ok_or_else(|| unbound(task))?;
                 (task.number, Command::EndTask)
@@ -110,9 +132,39 @@ impl Runner<'_, '_> {
             | Operation::Show(..)
             | Operation::Host(_)
             | Operation::FailHost(_)
+            | Operation::FailStorage(_)
+            | Operation::HoldStorage(_)
+            | Operation::DirtyRanges(_)
+            | Operation::NewBackedObject { backing: Backing::Manager(_), .. }
             | Operation::Thread { .. }
             | Operation::Join(_) => {
                 return Err(TargetError::new(ExitCode::Failure, format!("'{operation}' is no single command")));
+            }
+        })
+    }
+
+    fn managing(&self, managing: &Managing) -> Result<Command, TargetError> {
+        Ok(match managing {
+            Managing::Behave(behaviour) => Command::Behave(*behaviour),
+            Managing::Die => Command::Die,
+            Managing::Messages => Command::Messages,
+            Managing::Answer { object, offset, length, status } => Command::SynchronizeCompleted {
+                object: self.object(object)?.number,
+                offset: *offset,
+                length: *length,
+                status: *status,
+            },
+            Managing::Request { object, pages, should_return, should_flush, forbidden } => {
+                let object = self.object(object)?;
+                let (first_page, end_page) = pages.unwrap_or((0, object.pages));
+                Command::LockRequest {
+                    object: object.number,
+                    first_page,
+                    end_page,
+                    should_return: *should_return,
+                    should_flush: *should_flush,
+                    forbidden: *forbidden,
+                }
             }
         })
     }

@@ -1,7 +1,7 @@
 //! What the host says of an operation's effect.
 
 use super::Runner;
-use crate::script::ast::{AllocationKind, ObjectChange, Operation, Range, Statement};
+use crate::script::ast::{AllocationKind, Managing, ObjectChange, Operation, Range, Statement};
 use crate::script::outcome::Outcome;
 use crate::script::target::{TargetError, WitnessQuery};
 
@@ -18,8 +18,10 @@ impl Runner<'_, '_> {
             return Ok((Some(format!("{locked} locked")), Some(locked)));
         }
         Ok(match operation {
-            Operation::Sync(..) if !self.durable => (Some("unsupported".to_owned()), None),
-            Operation::Write(range, _) | Operation::Sync(range, _) if self.durable => (self.dirty(range)?, None),
+            Operation::Sync(..) | Operation::Msync(..) if !self.durable => (Some("unsupported".to_owned()), None),
+            Operation::Write(range, _) | Operation::Sync(range, _) | Operation::Msync(range, _) if self.durable => {
+                (self.dirty(range)?, None)
+            }
             _ => (None, None),
         })
     }
@@ -55,6 +57,7 @@ const fn may_change_wirings(operation: &Operation) -> bool {
         Operation::Object { change, .. } => {
             matches!(change, ObjectChange::Release(_) | ObjectChange::Kill | ObjectChange::Truncate(_))
         }
+        Operation::Manage { managing, .. } => !matches!(managing, Managing::Messages),
         _ => false,
     }
 }

@@ -4,7 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use wirevm_devices::durability::Durability;
+use wirevm_devices::ramfile::RamFile;
+use wirevm_vmm::StorageErrorPolicy;
+
 use crate::fake_host::{FakeConfig, FakeTarget};
+use crate::hosted::{HostedConfig, HostedTarget};
 use crate::in_process::Limits;
 use crate::script::parse;
 use crate::script::run::{End, run};
@@ -63,7 +68,14 @@ fn every_example_in_the_grammar_parses() {
 
 /// A host of the model kind for one example.
 fn target(durable: bool) -> FakeTarget {
-    let config = FakeConfig { ram_pages: 4096, wire_quota_pages: 2048, durable, limits: Limits::default() };
+    let config = FakeConfig {
+        ram_pages: 4096,
+        wire_quota_pages: 2048,
+        durable,
+        store_quota_pages: Some(1024),
+        on_storage_error: StorageErrorPolicy::Latch,
+        limits: Limits::default(),
+    };
     FakeTarget::start(config).expect("a thread")
 }
 
@@ -77,6 +89,35 @@ fn every_example_in_the_grammar_comes_to_what_it_says() {
             let last = run.steps.last();
             assert!(matches!(run.end, End::Completed | End::Exited(0)), "line {line}: {:?} after {last:?}", run.end);
         }
+    }
+}
+
+/// The real host's services for one example, with RAM and stores in a folder on a disk.
+fn hosted(folder: &Path) -> HostedTarget {
+    let ram = RamFile::create(&folder.join("guest.ram"), 16 << 20, Durability::Shared).expect("a RAM file on a disk");
+    let stores = folder.join("stores");
+    fs::create_dir(&stores).expect("a folder");
+    let config = HostedConfig {
+        wire_quota_pages: 1024,
+        stores: Some((stores, 1024)),
+        on_storage_error: StorageErrorPolicy::Latch,
+        limits: Limits { time_limit: Some(Duration::from_secs(120)), ..Limits::default() },
+    };
+    HostedTarget::start(config, ram).expect("services")
+}
+
+#[test]
+fn every_example_in_the_grammar_comes_to_the_same_over_real_storage() {
+    let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
+    for (line, example) in blocks(&grammar, "wvm") {
+        let script = parse(example.as_bytes()).unwrap_or_else(|errors| panic!("{}", errors.render("GRAMMAR.md")));
+        // A temporary file system keeps nothing; this one is on a disk wherever a machine's RAM is.
+        let place = tempfile::tempdir_in("/var/tmp").expect("a folder");
+        let mut target = hosted(place.path());
+        let run = run(&script, &mut target, true);
+        let last = run.steps.last();
+        assert!(matches!(run.end, End::Completed | End::Exited(0)), "line {line}: {:?} after {last:?}", run.end);
+        target.finish().expect("an end in order");
     }
 }
 
@@ -115,15 +156,28 @@ fn lines(block: &str) -> Vec<String> {
 
 #[test]
 fn grammar_lists_every_operation_flag_and_code() {
-    use crate::script::ast::{FlagWord, Flags};
+    use crate::script::ast::{FlagWord, Flags, Managing, PageState, RETURNS};
+    use crate::script::target::StorageErrno;
     let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
     let codes = wirevm_map::KernReturn::ALL.map(wirevm_map::KernReturn::name);
-    let flags = Flags::WIRE.into_iter().chain(Flags::SYNC).chain(Flags::LOCK_ALL).filter_map(|flag| match flag {
-        FlagWord::Named(name, _) => Some(name),
-        FlagWord::Bits(_) => None,
-    });
+    let flags =
+        Flags::WIRE.into_iter().chain(Flags::SYNC).chain(Flags::MSYNC).chain(Flags::LOCK_ALL).filter_map(|flag| {
+            match flag {
+                FlagWord::Named(name, _) => Some(name),
+                FlagWord::Bits(_) => None,
+            }
+        });
     let errors = wirevm_map::Errno::ALL.map(wirevm_map::Errno::name);
-    for word in codes.into_iter().chain(flags).chain(errors) {
+    let words = PageState::WORDS.map(|(word, _)| word).into_iter().chain(RETURNS.map(|(word, _)| word));
+    let words = words.chain(wirevm_abi::stat::NAMES).chain(["clean", "precious"]);
+    for word in codes.into_iter().chain(flags).chain(errors).chain(words) {
         assert!(grammar.contains(&format!("`{word}`")), "{word} is not explained");
+    }
+    let verbs = Managing::BEHAVIOURS.map(|(word, _)| word).into_iter().chain(Managing::VERBS);
+    for word in verbs {
+        assert!(grammar.contains(&format!("`TASK {word}")), "what '{word}' does is not explained");
+    }
+    for word in StorageErrno::ALL.map(StorageErrno::name) {
+        assert!(grammar.contains(&format!("\"{word}\"")), "{word} is not in the grammar");
     }
 }

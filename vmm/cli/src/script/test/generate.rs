@@ -5,21 +5,24 @@ use std::num::NonZero;
 use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof};
 use proptest::{collection, option, sample};
 
-use wirevm_agent::{Crash, ObjectKind, Pattern};
-use wirevm_map::{Advice, Errno, Inheritance, KernReturn, MapMode, PagerFault, Prot};
+use wirevm_abi::StoreName;
+use wirevm_agent::{Behaviour, Crash, ObjectKind, Pattern};
+use wirevm_map::{Advice, Errno, Inheritance, KernReturn, MapMode, PagerFault, Prot, StoreKind};
 
 use crate::script::Script;
 use crate::script::ast::{
-    Address, Allocation, AllocationKind, Expectation, FlagWord, Flags, Limit, Locking, ObjectChange, Operation,
-    PageValue, Place, Question, Range, Showing, Span, Statement, Task, Value,
+    Address, Allocation, AllocationKind, Backing, Expectation, FlagWord, Flags, Limit, Locking, Managing, ObjectChange,
+    Operation, PageState, PageValue, Place, Question, RETURNS, Range, Showing, Span, Statement, Task, Value,
 };
-use crate::script::target::{HostErrno, HostFault};
+use crate::script::target::{HostErrno, HostFault, StorageErrno, StorageFault};
 
 /// Memory of the first task, of the others, and objects.
 const NAMES: [&str; 3] = ["a", "_b1", "sizes"];
 const OTHER_NAMES: [&str; 2] = ["x", "a"];
 const TASKS: [&str; 2] = ["t", "child"];
 const OBJECTS: [&str; 2] = ["f", "s"];
+/// An object that a store backs, and one that the manager `m` backs.
+const BACKED: [&str; 2] = ["d", "o"];
 
 /// What stands on a line, but for its thread and name.
 type Line = (Operation, Option<Expectation>);
@@ -33,6 +36,8 @@ enum Group {
     Thread(Operation, Option<bool>, Option<Option<Expectation>>),
     /// What makes something that gets a name, in a thread or not.
     Named(Operation, bool),
+    /// What makes something whose name stands within the line, and what is expected of it. The name is to be another.
+    Behind(Operation, Option<Expectation>),
 }
 
 /// A script that defines its names first and then uses them, once or, with a reset in between, twice.
@@ -69,6 +74,11 @@ fn part(groups: Vec<Group>) -> Vec<Statement> {
     statements.push(line((Operation::NewTask("t".to_owned()), None)));
     statements.extend(OTHER_NAMES.iter().map(|name| named(name, memory(Some("t")))));
     statements.push(named("child", Operation::Fork(Some("t".to_owned()))));
+    statements.push(line((Operation::NewManager("m".to_owned()), None)));
+    let disk = Backing::Store(StoreName::new("disk-0").expect("a name"), StoreKind::Store);
+    for (name, backing) in BACKED.into_iter().zip([disk, Backing::Manager("m".to_owned())]) {
+        statements.push(line((Operation::NewBackedObject { name: name.to_owned(), backing, pages: 8 }, None)));
+    }
     statements.push(named("f", Operation::NewObject { kind: ObjectKind::File { readahead: 4 }, pages: 8 }));
     statements.push(named("s", Operation::NewObject { kind: ObjectKind::Anonymous, pages: 8 }));
     for (number, group) in groups.into_iter().enumerate() {
@@ -82,6 +92,15 @@ fn part(groups: Vec<Group>) -> Vec<Statement> {
                 let question = question.map(|has_ended| Operation::Thread { thread: thread.clone(), has_ended });
                 statements.extend(question.map(|question| line((question, None))));
                 statements.push(join(expected.unwrap_or(None)));
+            }
+            Group::Behind(mut operation, expected) => {
+                if let Operation::Submap { name, .. }
+                | Operation::NewManager(name)
+                | Operation::NewBackedObject { name, .. } = &mut operation
+                {
+                    *name = format!("made{number}");
+                }
+                statements.push(line((operation, expected)));
             }
             Group::Named(operation, in_thread) => {
                 let made = named(&format!("made{number}"), operation);
@@ -111,9 +130,82 @@ fn group() -> BoxedStrategy<Group> {
             let expected = expected.filter(|it| !blocked(&it.value) && !it.otherwise.as_ref().is_some_and(blocked));
             Group::Thread(operation, question, Some(expected))
         }),
+        1 => behind(),
         1 => (made, any::<bool>()).prop_map(|(operation, in_thread)| Group::Named(operation, in_thread)),
     ]
     .boxed()
+}
+
+/// What has its name within the line.
+fn behind() -> BoxedStrategy<Group> {
+    let store =
+        (sample::select(vec!["a", "_x", "0.img", "a-b", "hex"]), any::<bool>()).prop_map(|(name, exclusive)| {
+            let kind = if exclusive { StoreKind::Exclusive } else { StoreKind::Store };
+            Backing::Store(StoreName::new(name).expect("a name"), kind)
+        });
+    let object = (prop_oneof![store, Just(Backing::Manager("m".to_owned()))], 1..=1_u64 << 40)
+        .prop_map(|(backing, pages)| Operation::NewBackedObject { name: String::new(), backing, pages });
+    let task_and_address = task().prop_flat_map(|task| {
+        let at = option::of(address(&task));
+        at.prop_map(move |at| (task.clone(), at))
+    });
+    let submap = (number(), task_and_address).prop_map(|(size, (task, at))| Operation::Submap {
+        name: String::new(),
+        size,
+        task,
+        at,
+    });
+    let manager = Just(Operation::NewManager(String::new()));
+    prop_oneof![(object, code()), (submap, waiting()), (manager, code())]
+        .prop_map(|(operation, expected)| Group::Behind(operation, expected))
+        .boxed()
+}
+
+/// What a manager does that may have to wait.
+fn managing() -> BoxedStrategy<Operation> {
+    let returns = sample::select(RETURNS.map(|(_, which)| which).to_vec());
+    let pages = option::of((object_page(), object_page()));
+    let request = (pages, returns, any::<bool>(), option::of(prot())).prop_map(
+        |(pages, should_return, should_flush, forbidden)| Managing::Request {
+            object: "o".to_owned(),
+            pages,
+            should_return,
+            should_flush,
+            forbidden,
+        },
+    );
+    let answer = (number(), number(), sample::select(&KernReturn::ALL[..]))
+        .prop_map(|(offset, length, status)| Managing::Answer { object: "o".to_owned(), offset, length, status });
+    prop_oneof![Just(Managing::Die), request, answer]
+        .prop_map(|managing| Operation::Manage { manager: "m".to_owned(), managing })
+        .boxed()
+}
+
+fn states() -> BoxedStrategy<Value> {
+    collection::vec((1..9_u64, 0..9_u64, 0..16_u64), 1..5)
+        .prop_map(|rows| {
+            let mut end = 0;
+            let states = rows.into_iter().map(|(pages, gap, bits)| {
+                let start = end + gap;
+                end = start + pages;
+                PageState { start, end, bits }
+            });
+            Value::States(states.collect())
+        })
+        .boxed()
+}
+
+fn messages() -> BoxedStrategy<Value> {
+    let words = [
+        "init",
+        "terminate",
+        "data_request[0,4)rw",
+        "data_unlock[1,2)w",
+        "data_return[0,2)dirty,kept",
+        "synchronize[0,8)",
+        "lock_completed[3,4)",
+    ];
+    collection::vec(sample::select(words.map(str::to_owned).to_vec()), 1..5).prop_map(Value::Messages).boxed()
 }
 
 fn number() -> BoxedStrategy<u64> {
@@ -281,6 +373,7 @@ fn changes_memory() -> BoxedStrategy<Line> {
         (range(), wire_flags()).prop_map(|(range, flags)| Operation::Wire(range, flags)),
         (range(), wire_flags()).prop_map(|(range, flags)| Operation::Unwire(range, flags)),
         (range(), flags(&Flags::SYNC)).prop_map(|(range, flags)| Operation::Sync(range, flags)),
+        managing(),
         (range(), inheritance).prop_map(|(range, inheritance)| Operation::Inherit(range, inheritance)),
         (range(), advice).prop_map(|(range, advice)| Operation::Advise(range, advice)),
         task().prop_map(Operation::Fork),
@@ -291,6 +384,7 @@ fn changes_memory() -> BoxedStrategy<Line> {
         (sample::select(&Locking::ALL[..]), range()).prop_map(|(locking, range)| Operation::Lock(locking, range)),
         (task(), flags(&Flags::LOCK_ALL)).prop_map(|(task, flags)| Operation::Mlockall(task, flags)),
         task().prop_map(Operation::Munlockall),
+        (range(), flags(&Flags::MSYNC)).prop_map(|(range, flags)| Operation::Msync(range, flags)),
     ];
     let allocations = allocation().prop_flat_map(|allocation| {
         let address = || number().prop_map(Value::Number);
@@ -340,6 +434,18 @@ fn lines() -> BoxedStrategy<Line> {
     ];
     let fault = (1..=u64::MAX, sample::select(&HostErrno::ALL[..]))
         .prop_map(|(nth, errno)| Operation::FailHost(HostFault { nth: NonZero::new(nth).expect("at least 1"), errno }));
+    let storage_fault = (1..=u64::MAX, sample::select(&StorageErrno::ALL[..])).prop_map(|(nth, errno)| {
+        Operation::FailStorage(StorageFault { nth: NonZero::new(nth).expect("at least 1"), errno })
+    });
+    let store = (object_page(), object_page())
+        .prop_map(|pages| Operation::Host(Question::Store(StoreName::new("disk.0").expect("a name"), pages)));
+    let behaviour = sample::select(&Behaviour::ALL[..])
+        .prop_map(|behaviour| Operation::Manage { manager: "m".to_owned(), managing: Managing::Behave(behaviour) });
+    let heard = Operation::Manage { manager: "m".to_owned(), managing: Managing::Messages };
+    let success = || Just(Value::Code(KernReturn::Success));
+    let only = |value: BoxedStrategy<Value>| option::of(value.prop_map(|value| Expectation { value, otherwise: None }));
+    let selector = 1..=wirevm_abi::stat::NAMES.len() as u64;
+    let object = || sample::select([OBJECTS, BACKED].concat()).prop_map(str::to_owned);
     let show = |showing: Showing| range().prop_map(move |range| Operation::Show(showing, range));
     let asks_guest = prop_oneof![
         (range().prop_map(Operation::Read), value(pattern().prop_map(Value::Pattern))),
@@ -349,6 +455,18 @@ fn lines() -> BoxedStrategy<Line> {
         (show(Showing::Mincore), posix(counts())),
         (range().prop_map(Operation::Residents), total()),
         (Just(Operation::WireTotal), total()),
+        (
+            Just(Operation::Completions),
+            option::of(
+                prop_oneof![number().prop_map(Value::Number), Just(Value::Blocked)]
+                    .prop_map(|value| Expectation { value, otherwise: None })
+            )
+        ),
+        (selector.prop_map(Operation::Stat), value(number().prop_map(Value::Number))),
+        (Just(Operation::Trim), value(number().prop_map(Value::Number))),
+        (object().prop_map(Operation::DirtyRanges), counted()),
+        (show(Showing::PageStates), value(prop_oneof![states(), Just(Value::None)])),
+        (Just(heard), only(prop_oneof![messages(), Just(Value::None), success()].boxed())),
     ];
     let asks_host = prop_oneof![
         (Just(Operation::Host(Question::Locked)), value(number().prop_map(Value::Number))),
@@ -356,6 +474,10 @@ fn lines() -> BoxedStrategy<Line> {
         (dirty, count()),
         (file, value(self::pages())),
         (fault, code()),
+        (storage_fault, code()),
+        (any::<bool>().prop_map(Operation::HoldStorage), code()),
+        (store, only(prop_oneof![self::pages(), Just(Value::Unsupported)].boxed())),
+        (behaviour, code()),
     ];
     prop_oneof![
         4 => changes_memory(),

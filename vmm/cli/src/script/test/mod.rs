@@ -2,6 +2,7 @@
 
 mod examples;
 mod generate;
+mod managers;
 mod round_trip;
 mod runner;
 mod scripted;

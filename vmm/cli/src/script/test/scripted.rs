@@ -6,7 +6,7 @@ use wirevm_agent::{Command, FrameRow, LayoutRow, Reply, Request};
 use wirevm_map::{FrameRun, KernReturn, PAGE_SIZE, PageRange};
 
 use crate::exit_code::ExitCode;
-use crate::script::target::{HostFault, Target, TargetError, WitnessAnswer, WitnessQuery};
+use crate::script::target::{HostFault, StorageFault, Target, TargetError, WitnessAnswer, WitnessQuery};
 
 /// Pages of memory that have frames as soon as they are allocated; wiring is one count per page.
 #[derive(Debug, Default)]
@@ -28,6 +28,10 @@ pub(super) struct Model {
     pub(super) checked: usize,
     /// Failures of the host that were ordered.
     pub(super) faults: Vec<HostFault>,
+    /// Failures of storage that were ordered.
+    pub(super) storage_faults: Vec<StorageFault>,
+    /// Whether storage was to be held, each time it was said.
+    pub(super) holds: Vec<bool>,
     /// How many tasks and objects were made.
     pub(super) made: u64,
     pub(super) questions: Vec<WitnessQuery>,
@@ -122,11 +126,33 @@ impl Model {
             Command::Guard { size, .. } | Command::Stack { size, .. } | Command::MapObject { end_page: size, .. } => {
                 Reply::Address(BASE + (size << 20))
             }
-            Command::NewTask | Command::Fork | Command::NewObject { .. } => {
+            Command::NewTask
+            | Command::Fork
+            | Command::NewObject { .. }
+            | Command::Submap { .. }
+            | Command::NewManager
+            | Command::NewStoreObject { .. }
+            | Command::NewManagedObject { .. } => {
                 self.made += 1;
                 Reply::Number(self.made)
             }
             Command::Residents { start, end } => Reply::Number(self.range(start, end).len() as u64),
+            Command::Completions => Reply::Number(3),
+            Command::Stat { selector } => Reply::Number(selector),
+            Command::Trim => Reply::Number(0),
+            Command::Messages => Reply::Text("init data_request[0,1)r data_return[0,2)dirty,kept".into()),
+            Command::DirtyRanges { .. } => {
+                Reply::Layout(vec![LayoutRow { pages: PageRange::new(2, 5), wired_count: 1, user_wired: false }])
+            }
+            // The page's number in its range is its state.
+            Command::PageStates { start, end } => {
+                let row = |(page, _, _)| LayoutRow {
+                    pages: PageRange::new(page, page + 1),
+                    wired_count: page - start / PAGE_SIZE,
+                    user_wired: false,
+                };
+                Reply::Layout(self.range(start, end).into_iter().map(row).collect())
+            }
             Command::WireTotal => Reply::Number(self.pages.values().map(|(_, count)| count).sum()),
             Command::Poll { .. } => Reply::Ended,
             _ => Reply::Done(KernReturn::Success),
@@ -153,6 +179,16 @@ impl Target for Model {
         Ok(())
     }
 
+    fn fail_storage(&mut self, fault: StorageFault) -> Result<(), TargetError> {
+        self.storage_faults.push(fault);
+        Ok(())
+    }
+
+    fn hold_storage(&mut self, hold: bool) -> Result<(), TargetError> {
+        self.holds.push(hold);
+        Ok(())
+    }
+
     fn witness(&mut self, query: WitnessQuery) -> Result<WitnessAnswer, TargetError> {
         self.questions.push(query.clone());
         let pages = |runs: &[FrameRun]| runs.iter().map(|run| run.pages).sum();
@@ -163,7 +199,13 @@ impl Target for Model {
             (WitnessQuery::Resident(runs), _) | (WitnessQuery::Dirty(runs), WitnessDirty::All) => {
                 WitnessAnswer::Pages(pages(&runs))
             }
-            (WitnessQuery::Dirty(_), WitnessDirty::Unsupported) => WitnessAnswer::Unsupported,
+            // The store has two pages.
+            (WitnessQuery::StorePage { page, .. }, _) if page < 2 => {
+                WitnessAnswer::Page(Box::new([7 + u8::from(page > 0); 4096]))
+            }
+            (WitnessQuery::StorePage { .. }, _) | (WitnessQuery::Dirty(_), WitnessDirty::Unsupported) => {
+                WitnessAnswer::Unsupported
+            }
             (WitnessQuery::Dirty(_), WitnessDirty::Senseless) => WitnessAnswer::Page(Box::new([0; 4096])),
             (WitnessQuery::Page(frame), _) => {
                 let page = self.pages.iter().find(|(_, (found, _))| *found == Some(frame)).map_or(0, |(page, _)| *page);

@@ -29,7 +29,7 @@ fn errors_name_the_place_and_what_would_be_right() {
     assert_error("sync a user", 8, 4, "reusablepages, or 'flags' and a number");
     assert_error("protect a rwz", 11, 3, "none, r, w, x");
     assert_error("frobnicate a", 1, 10, "expected an operation (allocate");
-    assert_error("host warm a", 6, 4, "locked, resident, dirty or file");
+    assert_error("host warm a", 6, 4, "locked, resident, dirty, file or store");
     assert_error("write a 0x100", 9, 5, "a byte is at most 255");
     assert_error("write a hex:123", 9, 7, "two hexadecimal digits for every byte");
     assert_error("write a \"\"", 9, 2, "1 to 64 bytes, not 0");
@@ -196,4 +196,65 @@ fn statements_keep_their_line_and_text() {
     let script = parse(b"\r\n  a = allocate 8 pages   # eight\r\n\twire a  user=> any\r\n").expect("a script");
     let kept: Vec<_> = script.statements.iter().map(|s| (s.line, s.text.as_str())).collect();
     assert_eq!(kept, [(2, "a = allocate 8 pages"), (3, "wire a  user")]);
+}
+
+#[test]
+fn errors_about_managers_stores_and_submaps_name_the_place() {
+    let line = |line: &str, column: usize, width: usize, reason: &str| {
+        let script =
+            "a = allocate 8 pages\nmanager m task\nobject o manager m 8 pages\nobject d store s 1 page\nf = file(8)\n\
+                      task t\nmanager n task\nobject p manager n 1 page\nobject q manager n 1 page\nmanager e task\n"
+                .to_owned()
+                + line;
+        let found = errors(&script);
+        let [(11, found_column, found_width, found_reason)] = &found[..] else { panic!("{line}: {found:?}") };
+        assert_eq!((*found_column, *found_width), (column, width), "{line}: {found_reason}");
+        assert!(found_reason.contains(reason), "{line}: {found_reason}");
+    };
+    line("manager m task", 9, 1, "defined above already");
+    line("manager x", 10, 1, "expected 'task': a manager is one at the end");
+    line("manager wire task", 9, 4, "a word of the language");
+    line("object x tape y 1 page", 10, 4, "what is behind the object (store, exclusive, manager), not 'tape'");
+    line("object x store S 1 page", 16, 1, "1 to 16 characters of a-z");
+    line("object x store \"a/b\" 1 page", 16, 5, "1 to 16 characters of a-z");
+    line("object x store 7 1 page", 16, 1, "the name of a store, as a word or as a string");
+    line("object x store y 100", 18, 3, "a number of whole pages, at least 1");
+    line("object x store y 0x2000000000000000", 18, 18, "at most 1099511627776 pages");
+    line("object x manager t 1 page", 18, 1, "the task 't' is no manager");
+    line("object x manager z 1 page", 18, 1, "there is no task 'z'");
+    line("object o store y 1 page", 8, 1, "defined above already");
+    line("object a manager n 1 page", 8, 1, "defined above already");
+    line("x = object y store z 1 page", 5, 6, "an operation that makes something to name");
+    line("nobody delays", 1, 6, "there is no task 'nobody'");
+    line("t delays", 1, 1, "the task 't' is no manager: 'manager t task' would have made it one");
+    line("main dies", 1, 4, "'main' is no manager");
+    line("o delays", 1, 1, "'o' is no task");
+    line("m delays now", 10, 3, "expected the end of the line");
+    line("m answers 0 1 page", 19, 1, "what became of it (a return code such as SUCCESS)");
+    line("m answers 0 1 page DONE", 20, 4, "what became of it (a return code such as SUCCESS)");
+    line("m answers p 0 1 page SUCCESS", 11, 1, "'p' is no object of 'm'");
+    line("n answers 0 1 page SUCCESS", 11, 1, "'n' has several objects, so one of them has to be named: p, q");
+    line("e answers 0 1 page SUCCESS", 11, 1, "'e' has no object");
+    line("m requests o", 13, 1, "which pages come back (none, dirty, all, anything)");
+    line("m requests d all", 12, 1, "'d' is no object of 'm'");
+    line("m requests o all forbid", 24, 1, "the accesses to forbid");
+    line("gate o 1", 6, 1, "'m' is behind 'o': 'm delays' lets whoever needs it wait");
+    line("release d 1", 9, 1, "a store is behind 'd'");
+    line("fail d 1 io", 6, 1, "a store is behind 'd'");
+    line("m messages => hello", 15, 5, "messages such as init");
+    line("m messages => data_request", 27, 1, "expected '['");
+    line("m messages => data_return[0,1)lost", 31, 4, "what else the message says");
+    line("page-states a => [0,1)wet", 23, 3, "a state of pages, or 'clean'");
+    line("page-states a => [0,1)dirty,dirty", 29, 5, "the state stands here twice");
+    line("stat everything", 6, 10, "a number's name (wired, wire-quota");
+    line("host hold mlock", 11, 5, "'sync': what storage is asked for");
+    line("host fail sync nth 1 EPERM", 22, 5, "an error of storage (EIO, ENOSPC, EDQUOT)");
+    line("host fail write nth 1 EIO", 11, 5, "what the host can be made to fail at (mlock, sync)");
+    line("host store s", 13, 1, "pages of the store, as in [0,4)");
+    line("submap s", 9, 1, "a size (as in submap s 16 pages)");
+    line("submap m 1 page", 8, 1, "defined above already");
+    line("submap x 1 page at a in t", 25, 1, "the address is of another task");
+    line("msync a user", 9, 4, "a flag (async, sync, invalidate, or 'flags' and a number)");
+    line("t1: m messages", 5, 1, "a thread can't do this");
+    line("completions => none", 16, 4, "expected a number");
 }

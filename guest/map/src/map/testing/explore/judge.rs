@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::keeper::KEPT;
 use super::scenario::{Act, Memory, Scenario};
 use super::world::{Answer, BASE, FRAMES, PAGES, World};
 use crate::entry::Inheritance;
@@ -50,7 +51,7 @@ impl fmt::Display for Outcome {
 
 /// Checks what holds at every moment.
 pub(super) fn check_step(world: &World, scenario: &Scenario) -> Result<(), String> {
-    let maps = world.maps();
+    let maps = world.all_maps();
     let maps: Vec<_> = maps.iter().map(Arc::as_ref).collect();
     check_maps(&maps)?;
     for map in &maps {
@@ -64,7 +65,26 @@ pub(super) fn check_step(world: &World, scenario: &Scenario) -> Result<(), Strin
             Ok(())
         })?;
     }
+    check_forbidden(world)?;
     if copies_nothing(scenario) { check_held(world) } else { Ok(()) }
+}
+
+/// Checks that no mapping permits what the manager of its page forbids.
+fn check_forbidden(world: &World) -> Result<(), String> {
+    let Some(object) = world.object.as_ref().filter(|_| world.keeper.has_manager()) else { return Ok(()) };
+    for map in world.maps() {
+        for page in 0..KEPT {
+            let mapped = map.with_pmap(|pmap| pmap.translation(BASE + page));
+            let objects = world.machine.vm.objects();
+            let resident = &objects.table[object.id()].resident;
+            if let (Some(mapped), Some((_, extent))) = (mapped, resident.containing(page))
+                && !(mapped.prot & extent.forbidden).is_none()
+            {
+                return Err(format!("page {page} is mapped with rights that its manager forbids"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Tells whether no page is copied, so that the host is only asked about pages of entries that somebody wires or unwires.
@@ -104,11 +124,13 @@ pub(super) fn conclude(mut world: World, answers: Vec<Answer>) -> Result<Outcome
     world.machine.host().withdraw_failures();
     world.machine.host().set_yielding(false);
     world.plant(None, false);
+    world.keeper.fail(None);
     {
-        let maps = world.maps();
+        let maps = world.all_maps();
         let maps: Vec<_> = maps.iter().map(Arc::as_ref).collect();
         check_quiet_maps(&maps)?;
     }
+    world.check_kept()?;
     let (resident, free) = (world.machine.vm.resident_pages(), world.machine.frames().free_pages());
     if resident + free != FRAMES {
         return Err(format!("frames are lost: {resident} are resident and {free} free"));
@@ -121,7 +143,7 @@ pub(super) fn conclude(mut world: World, answers: Vec<Answer>) -> Result<Outcome
             let entry = entries.iter().find(|entry| entry.pages.contains(BASE + page));
             let entry =
                 entry.map(|row| (row.prot, row.wired_count, row.user_wired, row.inheritance, row.wired_on_fault));
-            let byte = block_on(world.read(&map, page));
+            let byte = world.settle(world.read(&map, page)).ok_or("a read waits for ever")?;
             pages.push(PageState { entry, byte });
         }
     }
@@ -130,6 +152,11 @@ pub(super) fn conclude(mut world: World, answers: Vec<Answer>) -> Result<Outcome
         map.check().map_err(|violation| violation.to_string())?;
     }
     drop(world.object.take());
+    world.settle(async {}).ok_or("the object does not come to its end")?;
+    world.check_end()?;
+    if let Some(own) = world.keeper.own() {
+        block_on(own.destroy());
+    }
     let machine = &world.machine;
     let left = (machine.vm.resident_pages(), machine.vm.user_wired_pages(), machine.vm.objects().table.iter().count());
     if left != (0, 0, 0) || machine.frames().free_pages() != FRAMES || !machine.host().wired().is_empty() {
@@ -147,6 +174,10 @@ pub(super) fn is_serial(scenario: &Scenario) -> bool {
     let frees = scenario.any(|act| act == Act::Advise(Advice::Free));
     let deallocates = scenario.any(|act| matches!(act, Act::Deallocate(..)));
     let future = scenario.any(|act| act == Act::Mlockall(LockAllFlags::FUTURE));
+    // A manager's death fails what it was asked, and an ASYNCHRONOUS call does not tell what failed.
+    if scenario.memory.is_kept() {
+        return !scenario.any(|act| act == Act::Kill) && scenario.refused.is_none();
+    }
     // Deallocation takes what it can before it waits, and advice skips what is wired by then. Some tasks are
     // several operations; what happens between them may need the host where it else would not, and be what that refuses.
     let several = forks || scenario.any(|act| matches!(act, Act::Hold(..)));

@@ -3,15 +3,15 @@
 use std::println;
 use std::time::Instant;
 
+use super::scenario::Scenario;
 use super::schedule::{Course, going_on, show};
-use super::{Stage, explore, normal};
+use super::{Stage, explore, kept, normal};
 use crate::planted::Mutant;
 
-/// Asserts that the normal run finds `mutant`, and prints after how many schedules.
-fn finds(mutant: Mutant) {
+/// Asserts that the normal run of `scenarios` finds `mutant`, and prints after how many schedules.
+fn finds(mutant: Mutant, scenarios: &[Scenario]) {
     let begun = Instant::now();
-    let scenarios = normal();
-    let (done, found) = explore(&scenarios, Some(mutant), &[1, 3, 8]);
+    let (done, found) = explore(scenarios, Some(mutant), &[1, 3, 8]);
     let Some((scenario, failure)) = found else { panic!("{mutant:?} lives through {done} schedules") };
     let choices = &failure.choices;
     let known = Stage::new(scenario, None).run(0, &mut |at, runnable| {
@@ -26,15 +26,16 @@ fn finds(mutant: Mutant) {
 }
 
 macro_rules! mutants {
-    ($($test:ident: $mutant:ident,)*) => {
+    ($scenarios:ident, $($test:ident: $mutant:ident,)*) => {
         $(#[test]
         fn $test() {
-            finds(Mutant::$mutant);
+            finds(Mutant::$mutant, &$scenarios());
         })*
     };
 }
 
 mutants! {
+    normal,
     t_02_release_that_forgets_to_wake_is_found: ReleaseForgetsToWake,
     t_03_place_trusted_after_a_wait_is_found: TrustsPlaceAfterWait,
     t_07_place_trusted_after_a_page_in_is_found: TrustsPlaceAfterPageIn,
@@ -58,4 +59,17 @@ mutants! {
     d_01_deallocate_that_ignores_system_wirings_is_found: DeallocateIgnoresSystemWirings,
     pin_that_goes_before_the_host_knows_is_found: PinGoesBeforeHost,
     t_08_fault_that_ignores_marks_is_found: FaultIgnoresMarks,
+}
+
+mutants! {
+    kept,
+    d_b_failed_return_that_becomes_clean_is_found: FailedReturnMakesClean,
+    z_01_write_that_makes_clean_what_it_missed_is_found: WriteMakesCleanWhatItMissed,
+    d_b_flush_that_drops_what_failed_is_found: FlushDropsWhatFailed,
+    q_04_flush_that_drops_wired_pages_is_found: FlushDropsWired,
+    k_03_synchronizations_that_overlap_are_found: SynchronizationsOverlap,
+    k_03_synchronization_that_is_over_before_it_shows_is_found: SynchronizationIsOverBeforeItShows,
+    k_08_death_that_forgets_waiters_is_found: DeathForgetsWaiters,
+    m_01_marks_that_are_lost_elsewhere_are_found: MarksElsewhereAreLost,
+    k_02_failed_synchronization_that_counts_as_done_is_found: FailedSyncCountsAsDone,
 }

@@ -7,6 +7,7 @@ use core::fmt::Write;
 
 use crate::entry::Inheritance;
 use crate::flags::{LockAllFlags, SyncFlags};
+use crate::manager::ShouldReturn;
 use crate::map::Advice;
 use crate::units::Prot;
 
@@ -31,6 +32,16 @@ pub(super) enum Memory {
     File,
     /// A file that both share; page 2 is gated, page 3 fails, and the second map has wired `[0,2)`.
     Failing,
+    /// An object of 4 pages that both share and a store keeps; page 0 is written.
+    Store,
+    /// The same, of an exclusive store.
+    Exclusive,
+    /// The same, and a task manages it.
+    Managed,
+    /// The same, and keeps no copies.
+    Precious,
+    /// The same, and wants to be asked before each first write.
+    Trapped,
 }
 
 impl Memory {
@@ -45,6 +56,17 @@ impl Memory {
         Self::File,
         Self::Failing,
     ];
+
+    /// What somebody keeps, so that it can be synchronised with him.
+    pub(super) const KEPT: [Self; 5] = [Self::Store, Self::Exclusive, Self::Managed, Self::Precious, Self::Trapped];
+
+    pub(super) const fn is_kept(self) -> bool {
+        self.is_managed() || matches!(self, Self::Store | Self::Exclusive)
+    }
+
+    const fn is_managed(self) -> bool {
+        matches!(self, Self::Managed | Self::Precious | Self::Trapped)
+    }
 
     pub(super) const fn has_second(self) -> bool {
         !matches!(self, Self::Plain | Self::Wired | Self::OnFault)
@@ -95,6 +117,8 @@ pub(super) enum Act {
     Kill,
     /// Releases the gated page.
     Release,
+    /// The manager has pages returned, and flushed if so.
+    LockRequest(ShouldReturn, bool),
 }
 
 /// An act and whether it is done in the second map.
@@ -194,7 +218,40 @@ fn second_acts() -> Vec<Act> {
     .to_vec()
 }
 
+/// What is asked of memory that somebody keeps.
+fn tasks_for_kept(memory: Memory) -> Vec<Task> {
+    let (sync, flush) = (SyncFlags::SYNCHRONOUS | SyncFlags::CONTIGUOUS, SyncFlags::INVALIDATE);
+    let first = [
+        Act::Write(1),
+        Act::Msync(sync),
+        Act::Msync(SyncFlags::ASYNCHRONOUS),
+        Act::Msync(sync | flush),
+        Act::Write(0),
+        Act::Read(1),
+        Act::Kill,
+        Act::Deallocate(0, 4),
+        Act::Deallocate(1, 2),
+        Act::Wire(0, 2),
+        Act::Unwire(0, 2),
+        Act::Msync(SyncFlags::ASYNCHRONOUS | flush),
+        Act::Protect(0, 4, Prot::READ),
+        Act::Protect(0, 4, Prot::DEFAULT),
+    ];
+    let second = [Act::Write(0), Act::Write(1), Act::Msync(sync), Act::Msync(sync | flush), Act::Read(1)];
+    let asked =
+        [(ShouldReturn::All, true), (ShouldReturn::Dirty, false)].map(|(what, flush)| Act::LockRequest(what, flush));
+    let mut tasks: Vec<Task> = first.map(|act| Task { second: false, act }).to_vec();
+    tasks.extend(second.map(|act| Task { second: true, act }));
+    if memory.is_managed() {
+        tasks.extend(asked.map(|act| Task { second: false, act }));
+    }
+    tasks
+}
+
 fn tasks_for(memory: Memory) -> Vec<Task> {
+    if memory.is_kept() {
+        return tasks_for_kept(memory);
+    }
     let mut tasks: Vec<Task> = first_acts().into_iter().map(|act| Task { second: false, act }).collect();
     if memory.has_second() {
         tasks.extend(second_acts().into_iter().map(|act| Task { second: true, act }));
@@ -218,9 +275,9 @@ fn scenario(memory: Memory, way: usize, mut tasks: Vec<Task>) -> Scenario {
 
 /// Returns every pair of operations on every kind of memory, the same one twice included, each in one of the ways; `shift` says
 /// in which.
-pub(super) fn pairs(shift: usize) -> Vec<Scenario> {
+pub(super) fn pairs(kinds: &[Memory], shift: usize) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
-    for (which, memory) in Memory::ALL.into_iter().enumerate() {
+    for (which, &memory) in kinds.iter().enumerate() {
         let tasks = tasks_for(memory);
         for (at, one) in tasks.iter().enumerate() {
             for (behind, other) in tasks[at..].iter().enumerate() {
@@ -232,7 +289,7 @@ pub(super) fn pairs(shift: usize) -> Vec<Scenario> {
 }
 
 /// Returns `count` scenarios of so many operations each, drawn with `seed`.
-pub(super) fn drawn(count: usize, operations: usize, seed: u64) -> Vec<Scenario> {
+pub(super) fn drawn(kinds: &[Memory], count: usize, operations: usize, seed: u64) -> Vec<Scenario> {
     let mut random = seed;
     let mut draw = |below: usize| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -240,7 +297,7 @@ pub(super) fn drawn(count: usize, operations: usize, seed: u64) -> Vec<Scenario>
     };
     let mut scenarios = Vec::new();
     for at in 0..count {
-        let memory = Memory::ALL[at % Memory::ALL.len()];
+        let memory = kinds[at % kinds.len()];
         let tasks = tasks_for(memory);
         let drawn = (0..operations).map(|_| tasks[draw(tasks.len())]).collect();
         scenarios.push(scenario(memory, draw(WAYS.len()), drawn));

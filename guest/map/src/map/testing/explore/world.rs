@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use spin::Mutex;
 
+use super::keeper::{KEPT, Keeper};
 use super::scenario::{Act, Memory, Scenario, Task};
 use crate::entry::Inheritance;
 use crate::errno::Errno;
@@ -13,7 +14,7 @@ use crate::flags::{LockAllFlags, WireFlags};
 use crate::handle::{ObjectHandle, PagerFault};
 use crate::kern_return::KernReturn;
 use crate::map::{MapMode, Placement, VmMap};
-use crate::planted::Mutant;
+use crate::planted::{Mutant, plant_in_thread};
 use crate::ports::HostError;
 use crate::units::{PAGE_SHIFT, PageRange, Prot};
 use crate::wait::Late;
@@ -44,6 +45,7 @@ pub(super) struct World {
     /// With the number of the task that made each.
     pub(super) children: Mutex<Vec<(usize, Arc<Map>)>>,
     pub(super) object: Option<ObjectHandle<FakePorts>>,
+    pub(super) keeper: Keeper,
     gated: Option<u64>,
 }
 
@@ -54,26 +56,34 @@ pub(super) const fn at(page: u64) -> u64 {
 impl World {
     /// Returns the memory of `scenario`, with `mutant` planted into the core and a host that refuses one wire after that many.
     pub(super) fn new(scenario: &Scenario, refused: Option<u64>, mutant: Option<Mutant>) -> Self {
+        plant_in_thread(None);
         let machine = FakeMachine::new(FakeConfig {
             frame_pages: FRAMES,
             map_pages: PageRange::new(BASE, BASE + PAGES),
             ..FakeConfig::default()
         });
         let gated = scenario.memory.gated();
-        let mut world = Self { machine, second: None, children: Mutex::default(), object: None, gated };
+        let mut world =
+            Self { machine, second: None, children: Mutex::default(), object: None, keeper: Keeper::default(), gated };
         block_on(world.fill(scenario.memory)).unwrap();
         if let (Some(page), Some(object)) = (gated, &world.object) {
             object.gate(page);
         }
         world.machine.host().set_yielding(true);
         if let Some(after) = refused {
-            world.machine.host().fail_wire(after, HostError::Quota);
+            if scenario.memory.is_kept() {
+                world.machine.host().fail_store(after, HostError::Io);
+                world.keeper.fail(refused);
+            } else {
+                world.machine.host().fail_wire(after, HostError::Quota);
+            }
         }
         world.plant(mutant, scenario.pauses);
         world
     }
 
     pub(super) fn plant(&self, mutant: Option<Mutant>, pauses: bool) {
+        plant_in_thread(mutant);
         self.machine.vm.planted.set(mutant, pauses);
         self.machine.vm.objects().table.mutant = mutant;
         let late = match (pauses, mutant) {
@@ -87,7 +97,11 @@ impl World {
         }
     }
 
-    /// Returns all maps there are.
+    fn is_kept(&self) -> bool {
+        self.keeper.keeps()
+    }
+
+    /// Returns the maps that matter.
     pub(super) fn maps(&self) -> Vec<Arc<Map>> {
         let mut maps = alloc::vec![Arc::clone(&self.machine.map)];
         maps.extend(self.second.clone());
@@ -95,8 +109,27 @@ impl World {
         maps
     }
 
+    /// Returns these, and what else there is.
+    pub(super) fn all_maps(&self) -> Vec<Arc<Map>> {
+        let mut maps = self.maps();
+        maps.extend(self.keeper.own());
+        maps
+    }
+
     async fn fill(&mut self, memory: Memory) -> Result<(), KernReturn> {
         let map = Arc::clone(&self.machine.map);
+        if memory.is_kept() {
+            let object = self.keep(memory).await?;
+            let second = Map::new(Arc::clone(&self.machine.vm), map.bounds(), FakePmap::new());
+            for map in [&*map, &second] {
+                let place = Placement::Fixed(at(0));
+                map.map_object(place, &object, PageRange::new(0, KEPT), MapMode::Shared, Prot::DEFAULT).await?;
+            }
+            (self.second, self.object) = (Some(Arc::new(second)), Some(object));
+            self.settle(self.machine.write(at(0), &[0x50])).expect("nothing is left")?;
+            self.keeper.note_written(0, 0x50);
+            return Ok(());
+        }
         let vm = &self.machine.vm;
         if memory.has_object() || memory == Memory::Shadow {
             let object = if memory == Memory::Shared { vm.anonymous_object(4) } else { vm.file_object(4, 2) };
@@ -166,7 +199,20 @@ impl World {
             }
             Act::ForkWrite | Act::ForkWire | Act::ForkKeep => return self.fork(number, map, task.act).await,
             Act::Read(page) => return Answer::Bytes(self.read(map, page).await, Ok(0), Ok(())),
+            Act::Write(page) if self.is_kept() => {
+                let byte = 0x81 + u8::try_from(number).unwrap();
+                let written = self.machine.write_in(map, at(page), &[byte]).await;
+                if written.is_ok() {
+                    self.keeper.note_written(page, byte);
+                }
+                written
+            }
+            Act::Msync(flags) if self.is_kept() => self.sync_kept(map, flags).await,
             Act::Write(page) => self.machine.write_in(map, at(page), &[if task.second { 0x72 } else { 0x71 }]).await,
+            Act::LockRequest(should_return, flush) => match &self.object {
+                Some(object) => object.lock_request(PageRange::new(0, KEPT), should_return, flush, None).await,
+                None => Ok(()),
+            },
             Act::Msync(flags) => map.msync(at(0), size(0, PAGES), flags).await,
             Act::Inherit(start, end, inheritance) => map.inherit(at(start), size(start, end), inheritance).await,
             Act::Advise(advice) => map.advise(at(0), size(0, PAGES), advice).await,
@@ -177,7 +223,10 @@ impl World {
                 None => Ok(()),
             },
             Act::Kill => match &self.object {
-                Some(object) => object.kill().await,
+                Some(object) => {
+                    self.keeper.note_killed();
+                    object.kill().await
+                }
                 None => Ok(()),
             },
             Act::Release => {

@@ -6,7 +6,7 @@ use crate::page_run::PageRun;
 
 /// A set of pages as disjoint runs that do not touch.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RunSet {
+pub(crate) struct RunSet {
     /// First page to end.
     runs: BTreeMap<u64, u64>,
     pages: u64,
@@ -14,21 +14,21 @@ pub(super) struct RunSet {
 
 impl RunSet {
     /// Returns the number of pages in the set.
-    pub(super) const fn pages(&self) -> u64 {
+    pub(crate) const fn pages(&self) -> u64 {
         self.pages
     }
 
     /// Returns the number of runs.
-    pub(super) fn runs(&self) -> u64 {
+    pub(crate) fn runs(&self) -> u64 {
         u64::try_from(self.runs.len()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// Adds a run's pages.
-    pub(super) fn insert(&mut self, run: PageRun) {
+    pub(crate) fn insert(&mut self, run: PageRun) {
         let met: Vec<_> = self.meeting(run, true).collect();
         let first = met.first().map_or(run.first(), |held| held.first().min(run.first()));
         let end = met.last().map_or(run.end(), |held| held.end().max(run.end()));
@@ -41,7 +41,7 @@ impl RunSet {
     }
 
     /// Takes a run's pages out, as far as they are in.
-    pub(super) fn remove(&mut self, run: PageRun) {
+    pub(crate) fn remove(&mut self, run: PageRun) {
         let met: Vec<_> = self.meeting(run, false).collect();
         for held in met {
             self.runs.remove(&held.first());
@@ -55,7 +55,7 @@ impl RunSet {
     }
 
     /// Returns how many of the run's pages are in the set.
-    pub(super) fn overlap_pages(&self, run: PageRun) -> u64 {
+    pub(crate) fn overlap_pages(&self, run: PageRun) -> u64 {
         self.meeting(run, false)
             .filter_map(|held| PageRun::new(held.first().max(run.first()), held.end().min(run.end())))
             .map(PageRun::pages)
@@ -63,24 +63,29 @@ impl RunSet {
     }
 
     /// Returns how many runs of the set overlap or touch the run.
-    pub(super) fn neighbours(&self, run: PageRun) -> u64 {
+    pub(crate) fn neighbours(&self, run: PageRun) -> u64 {
         u64::try_from(self.meeting(run, true).count()).unwrap_or(u64::MAX)
     }
 
+    /// Returns the first of the run's pages that is in the set.
+    pub(crate) fn first_in(&self, run: PageRun) -> Option<u64> {
+        self.meeting(run, false).map(|held| held.first().max(run.first())).next()
+    }
+
     /// Returns the run that holds a page.
-    pub(super) fn holding(&self, page: u64) -> Option<PageRun> {
+    pub(crate) fn holding(&self, page: u64) -> Option<PageRun> {
         let (first, end) = self.runs.range(..=page).next_back()?;
         PageRun::new(*first, *end).filter(|held| page < held.end())
     }
 
     /// Returns the first run that starts at `page` or later.
-    pub(super) fn next_from(&self, page: u64) -> Option<PageRun> {
+    pub(crate) fn next_from(&self, page: u64) -> Option<PageRun> {
         let (first, end) = self.runs.range(page..).next()?;
         PageRun::new(*first, *end)
     }
 
     /// Returns all runs.
-    pub(super) fn to_runs(&self) -> Vec<PageRun> {
+    pub(crate) fn to_runs(&self) -> Vec<PageRun> {
         self.runs.iter().filter_map(|(first, end)| PageRun::new(*first, *end)).collect()
     }
 
@@ -114,6 +119,7 @@ mod test {
                 let run = PageRun::new(first, first + pages).expect("not empty");
                 let overlap = (first..first + pages).filter(|page| model.contains(page)).count();
                 assert_eq!(set.overlap_pages(run), u64::try_from(overlap).expect("small"));
+                assert_eq!(set.first_in(run), model.range(first..first + pages).next().copied());
                 if add {
                     set.insert(run);
                     model.extend(first..first + pages);
