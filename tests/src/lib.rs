@@ -6,8 +6,12 @@ pub mod examples;
 pub mod image;
 pub mod model;
 pub mod needs;
+pub mod random;
 pub mod suite;
+pub mod watched;
 
 pub use binary::{Finished, Wirevm};
 pub use needs::Need;
+pub use random::Random;
 pub use suite::{Case, Suite};
+pub use watched::Watched;

@@ -1,10 +1,13 @@
 //! What a test needs of its host.
 
+use std::fs::File;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use wirevm_devices::pin::{LockBudget, map_entry_budget};
 use wirevm_devices::ramfile::durable_file_system;
+
+use crate::Wirevm;
 
 /// Something that a host may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,16 @@ pub enum Need {
     SmallMapLimit,
     /// The right to mount, in a mount namespace of its own.
     Mounts,
+    /// File systems in user space.
+    Fuse,
+    /// Loop devices.
+    LoopDevices,
+    /// The programs of e2fsprogs.
+    Ext4Programs,
+    /// `strace`, which can take system calls away from a process.
+    Strace,
+    /// A binary that offers stores.
+    Stores,
 }
 
 impl Need {
@@ -45,6 +58,10 @@ impl Need {
                 Ok(budget) => (budget > 1 << 16).then(|| format!("vm.max_map_count leaves {budget} map entries")),
                 Err(error) => Some(error.to_string()),
             },
+            Self::Stores => {
+                let help = Wirevm::new(["script", "--help"]).run().stdout;
+                (!help.contains("--store ")).then(|| "this wirevm has no stores".to_owned())
+            }
             Self::Tmpfs => {
                 let tmpfs = PathBuf::from("/dev/shm");
                 let durable = durable_file_system(&tmpfs);
@@ -54,8 +71,23 @@ impl Need {
                 let mounts = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", "/tmp"]).output();
                 (!mounts.is_ok_and(|output| output.status.success())).then(|| "mounting is not allowed".to_owned())
             }
+            Self::Fuse => not_to_be_opened("/dev/fuse"),
+            Self::LoopDevices => not_to_be_opened("/dev/loop-control"),
+            Self::Ext4Programs => ["mkfs.ext4", "filefrag"].into_iter().find_map(not_to_be_run),
+            Self::Strace => not_to_be_run("strace"),
         }
     }
+}
+
+/// Returns why a device cannot be opened for reading and writing, if it cannot.
+fn not_to_be_opened(path: &str) -> Option<String> {
+    File::options().read(true).write(true).open(path).err().map(|error| format!("{path}: {error}"))
+}
+
+/// Returns why a program cannot be run, if it cannot.
+fn not_to_be_run(program: &str) -> Option<String> {
+    let started = Command::new(program).arg("-V").stdin(Stdio::null()).output();
+    started.err().map(|error| format!("no {program}: {error}"))
 }
 
 /// Returns a folder for files of tests: inside the target folder, which is on a disk where the checkout is.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
-use wirevm_abi::{Status, VERSION, op};
+use wirevm_abi::{Status, VERSION, feature, op};
 use wirevm_devices::pin::map_entry_budget;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::view::View;
@@ -50,6 +50,9 @@ fn calls_with(
     let config = MachineConfig {
         wire_quota_pages: quota_pages,
         lock_faults: None,
+        storage_faults: None,
+        store_dir: None,
+        store_quota_pages: 0,
         time_limit: Some(Duration::from_secs(60)),
         on_storage_error: StorageErrorPolicy::Stop,
         guest_log_level: 0,
@@ -102,8 +105,9 @@ const CASES: &[Case] = &[
     }),
     ("hello_tells_version_features_and_quota", &[Need::Kvm], || {
         let (answers, _, _) = calls(&[hello()]);
-        // A memfd has no stable storage behind it, so no feature bit is set.
-        assert_eq!(answers[0].entries[0].words, [VERSION, 0, QUOTA]);
+        // A memfd has no stable storage behind it and can be given back; there is no folder for stores.
+        let features = feature::COMPLETIONS | feature::DISCARD;
+        assert_eq!(answers[0].entries[0].words, [VERSION, features, QUOTA]);
     }),
     ("hello_of_another_version_is_unsupported_and_opens_nothing", &[Need::Kvm], || {
         let other = one(CallEntry::new(op::HELLO, 0, [VERSION + 1, 0, 0]));

@@ -25,7 +25,9 @@ fn each(on: &'static str, mode: &'static str) -> Vec<(String, Run)> {
 fn script(wrapper: &[&str], path: &Path, on: &str, memory: &str) -> Finished {
     let folder = scratch_dir();
     let path = path.to_string_lossy();
-    let line = ["script", &path, "--on", on, "--memory", memory, "--json", "--timeout", "100"];
+    // Some scripts have files of their own behind their memory.
+    std::fs::create_dir(folder.path().join("store")).expect("a folder");
+    let line = ["script", &path, "--on", on, "--memory", memory, "--store", "store", "--json", "--timeout", "100"];
     Wirevm::behind(wrapper, line).current_dir(folder.path()).run()
 }
 

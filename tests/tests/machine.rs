@@ -14,6 +14,8 @@ mod disk;
 mod flood;
 #[path = "machine/lab.rs"]
 mod lab;
+#[path = "machine/later.rs"]
+mod later;
 #[path = "machine/numbers.rs"]
 mod numbers;
 #[path = "machine/reuse.rs"]
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         reuse::CASES,
         storage::CASES,
         numbers::CASES,
+        later::CASES,
     ];
     tables.into_iter().fold(Suite::new(), Suite::cases).run()
 }

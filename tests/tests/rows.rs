@@ -1,5 +1,5 @@
-//! The rows of the semantics, each shown by a script under `resources/scripts/wire` or, where no script can show it, by a case
-//! here. At the end a table tells what became of each; a row without a test is a failure.
+//! The rows of the semantics, each shown by a script under `resources/scripts/wire` or `sync` or, where no script can show it, by
+//! a case here. At the end a table tells what became of each; a row without a test is a failure.
 //!
 //! In the scripts a comment `# rows: W-03 P-08` names the rows that the lines below it show, up to the next such comment.
 
@@ -9,6 +9,8 @@ mod alone;
 mod contents;
 #[path = "rows/interleaved.rs"]
 mod interleaved;
+#[path = "rows/managed.rs"]
+mod managed;
 #[path = "rows/table.rs"]
 mod table;
 
@@ -16,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use wirevm_tests::examples::scripts;
+use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Need, Suite, Wirevm};
 
 use self::contents::Topic;
@@ -28,20 +31,26 @@ const HOSTS: [&str; 3] = ["fake", "hosted", "kvm"];
 pub type RowCase = (&'static str, &'static [&'static str], fn());
 
 fn cases() -> impl Iterator<Item = &'static RowCase> {
-    alone::CASES.iter().chain(interleaved::CASES)
+    alone::CASES.iter().chain(interleaved::CASES).chain(managed::CASES)
 }
 
 /// Returns the topics: the scripts that name rows.
 fn topics() -> Vec<Topic> {
-    let is_topic = |path: &PathBuf| path.parent().is_some_and(|folder| folder.ends_with("wire"));
+    let is_topic =
+        |path: &PathBuf| path.parent().is_some_and(|folder| folder.ends_with("wire") || folder.ends_with("sync"));
     scripts().into_iter().filter(is_topic).map(Topic::read).collect()
 }
 
 /// Carries a topic out on a host and notes what became of each of its sections.
 fn carry_out((topic, host): (Topic, &'static str)) {
-    let memory = ["--memory", "16M,durability=none"];
-    let line = ["--on", host, "--quiet", "--timeout", "100"];
-    let script = |path: &str| Wirevm::new([&["script", path], line.as_slice(), memory.as_slice()].concat());
+    let folder = scratch_dir();
+    let store = folder.path().join("store");
+    std::fs::create_dir(&store).expect("a folder");
+    let store = store.to_string_lossy();
+    // Rules of synchronisation are seen where there is something to synchronise to.
+    let memory = if topic.is_durable() { "16M" } else { "16M,durability=none" };
+    let line = ["--memory", memory, "--store", &store, "--on", host, "--quiet", "--timeout", "100"];
+    let script = |path: &str| Wirevm::new([&["script", path], line.as_slice()].concat()).current_dir(folder.path());
     let finished = script(&topic.path.to_string_lossy()).run();
     if finished.code == Some(0) {
         return table::note_script(&topic, host, &[]);
@@ -88,9 +97,15 @@ fn main() -> ExitCode {
     let mut tests: Vec<Test> = topics.iter().map(Topic::test).collect();
     tests.extend(cases().map(|(name, rows, _)| Test::of_case(name, rows)));
     let mut suite = Suite::new();
-    for host in HOSTS {
-        let needs: &[Need] = if host == "kvm" { &[Need::Kvm] } else { &[] };
-        let runs = topics.iter().map(|topic| (format!("{}_on_{host}", topic.name), (topic.clone(), host)));
+    for (host, is_durable) in HOSTS.into_iter().flat_map(|host| [(host, false), (host, true)]) {
+        let needs: &[Need] = match (host, is_durable) {
+            ("kvm", true) => &[Need::Kvm, Need::Durable],
+            ("kvm", false) => &[Need::Kvm],
+            ("hosted", true) => &[Need::Durable],
+            _ => &[],
+        };
+        let runs = topics.iter().filter(|topic| topic.is_durable() == is_durable);
+        let runs = runs.map(|topic| (format!("{}_on_{host}", topic.name), (topic.clone(), host)));
         suite = suite.each(needs, runs.collect::<Vec<_>>(), carry_out);
     }
     let runs = cases().map(|(name, _, run)| ((*name).to_owned(), (*name, *run)));

@@ -21,9 +21,12 @@ fn carry_out((path, mode): (PathBuf, &'static str)) {
         "durable" => format!("size=16M,file={}", folder.path().join("guest.ram").display()),
         _ => "size=16M,durability=none".to_owned(),
     };
-    let finished = Wirevm::new(["script", &path.to_string_lossy(), "--memory", &memory, "--json", "--timeout", "100"])
-        .run()
-        .expect_code(0);
+    // Some scripts have files of their own behind their memory.
+    let store = folder.path().join("store");
+    std::fs::create_dir(&store).expect("a folder");
+    let (script, store) = (path.to_string_lossy(), store.to_string_lossy());
+    let line = ["script", &script, "--memory", &memory, "--store", &store, "--json", "--timeout", "100"];
+    let finished = Wirevm::new(line).run().expect_code(0);
     let report = finished.json();
     let steps = report["operations"].as_array().expect("operations");
     assert!(!steps.is_empty());

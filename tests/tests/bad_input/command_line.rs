@@ -21,6 +21,12 @@ pub const REFUSED: &[Row] = &[
     ("host_unknown_lists_the_hosts", nothing, "run --on xen", USAGE, &["'xen'", "kvm, hosted, fake, all"]),
     ("host_for_a_command_without_a_script_is_refused", nothing, "bench boot --on fake", USAGE, &["'--on'"]),
     ("argument_too_many_is_named", nothing, "run extra", USAGE, &["unexpected argument 'extra'"]),
+    ("ramfile_without_file_is_refused", nothing, "ramfile", USAGE, &["not provided: <FILE>"]),
+    ("ramfile_count_without_page_is_refused", nothing, "ramfile a --count 2", USAGE, &["not provided: --page <N>"]),
+    ("ramfile_find_with_page_is_refused", nothing, "ramfile a --page 1 --find b", USAGE, &["--page", "--find"]),
+    ("ramfile_page_negative_is_named", nothing, "ramfile a --page=-1", USAGE, &["'-1'", "--page"]),
+    ("store_without_value_is_refused", nothing, "run --store", USAGE, &["a value is required for '--store <DIR>'"]),
+    ("store_quota_not_a_size_is_named", nothing, "run --store . --store-quota x", USAGE, &["'x'", "--store-quota"]),
     ("script_without_file_is_refused", nothing, "script", USAGE, &["not provided: <FILE>"]),
     (
         "verbose_and_quiet_contradict",

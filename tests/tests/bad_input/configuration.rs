@@ -48,6 +48,20 @@ pub const REFUSED: &[Row] = &[
         &["more than the"],
     ),
     (
+        "store_quota_of_4097_bytes_is_refused",
+        nothing,
+        "run --memory 8M,file=new.ram --store . --store-quota 4097",
+        CONFIG,
+        &["store quota", "4097 bytes"],
+    ),
+    (
+        "store_quota_without_a_folder_is_refused",
+        nothing,
+        "run --memory 8M,file=new.ram --store-quota 1M",
+        CONFIG,
+        &["1 MiB", "--store DIR"],
+    ),
+    (
         "durability_atomic_is_refused",
         nothing,
         "run --memory 8M,file=new.ram,durability=atomic",
@@ -206,13 +220,36 @@ pub const REFUSED: &[Row] = &[
 ];
 
 /// Refused when RAM is about to be made, which is after KVM was looked at.
-pub const REFUSED_WITH_KVM: &[Row] = &[(
-    "memory_beyond_the_hosts_without_a_file_is_refused",
-    nothing,
-    "run --memory 4T,durability=none",
-    MEMORY,
-    &["4 TiB without a file", "memory and swap"],
-)];
+pub const REFUSED_WITH_KVM: &[Row] = &[
+    (
+        "store_folder_missing_is_named",
+        nothing,
+        "script ok.wvm --memory 8M,file=new.ram --store no/such",
+        CONFIG,
+        &["'no/such'", "does not exist", "--store DIR"],
+    ),
+    (
+        "store_folder_that_is_a_file_is_named",
+        nothing,
+        "script ok.wvm --memory 8M,file=new.ram --store ok.wvm",
+        CONFIG,
+        &["'ok.wvm' is no folder"],
+    ),
+    (
+        "store_folder_of_a_configuration_file_is_looked_at",
+        |p| p.write("c.toml", b"store = 'no/such'\nscript = 'ok.wvm'"),
+        "run --memory 8M,file=new.ram --config c.toml",
+        CONFIG,
+        &["'no/such'", "does not exist"],
+    ),
+    (
+        "memory_beyond_the_hosts_without_a_file_is_refused",
+        nothing,
+        "run --memory 4T,durability=none",
+        MEMORY,
+        &["4 TiB without a file", "memory and swap"],
+    ),
+];
 
 /// What stands nearest to those, and needs no KVM.
 pub const ACCEPTED_WITHOUT_KVM: &[Row] = &[
@@ -241,6 +278,13 @@ pub const ACCEPTED_WITHOUT_KVM: &[Row] = &[
 
 /// What stands nearest to those.
 pub const ACCEPTED: &[Row] = &[
+    (
+        "store_folder_with_a_quota_of_nothing_works",
+        nothing,
+        "script ok.wvm --memory 8M,durability=none --store . --store-quota 0",
+        0,
+        &["stores", "., up to 0 bytes", "8 locked"],
+    ),
     (
         "ram_of_2_mib_works",
         nothing,

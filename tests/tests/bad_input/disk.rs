@@ -61,6 +61,16 @@ pub const CASES: &[Case] = &[
         mode(&place, "ours", 0o700);
         drop(place.run(AS_OTHERS, line).expect_code(0));
     }),
+    ("store_folder_not_writable_is_named", &[Need::Kvm, Need::Root], || {
+        let place = with_folder("ours");
+        mode(&place, "ours", 0o500);
+        for line in ["script ok.wvm --memory 8M,file=new.ram --store ours", "run --on hosted --memory 8M --store ours"]
+        {
+            place.refuses(AS_OTHERS, line, CONFIG, &["'ours'", "cannot be written to", "Permission denied"]);
+        }
+        mode(&place, "ours", 0o700);
+        drop(place.run(AS_OTHERS, "script ok.wvm --memory 8M --store ours").expect_code(0));
+    }),
     ("ram_file_not_writable_is_named", &[Need::Kvm, Need::Durable, Need::Root], || {
         let place = Place::new();
         place.ram("old.ram");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wirevm_tests::{Case, Need, binary};
 
-use crate::place::{CONFIG, Place, RAM_FILE, Row};
+use crate::place::{CONFIG, Place, RAM_FILE, Row, nothing};
 
 const LINE: &str = "script ok.wvm --memory file=old.ram";
 /// Bytes of the file: its header and 8 MiB of RAM.
@@ -19,6 +19,39 @@ const COPIES: [u64; 2] = [0, 4096];
 
 /// Refused as they are.
 pub const REFUSED: &[Row] = &[
+    ("ramfile_missing_is_named", nothing, "ramfile no.ram", RAM_FILE, &["'no.ram'", "No such file"]),
+    ("ramfile_of_a_folder_is_refused", nothing, "ramfile .", RAM_FILE, &["'.'", "not a regular file"]),
+    ("ramfile_of_something_else_is_refused", nothing, "ramfile ok.wvm", RAM_FILE, &["'ok.wvm'", "this is no RAM file"]),
+    (
+        "ramfile_cut_short_tells_both_lengths",
+        |p| resized(p, BYTES - 4096),
+        "ramfile old.ram",
+        RAM_FILE,
+        &["'old.ram'", "10481664", "10485760"],
+    ),
+    ("ramfile_find_of_nothing_is_refused", |p| p.ram("old.ram"), "ramfile old.ram --find=", CONFIG, &["--find needs"]),
+    (
+        "ramfile_page_that_is_not_there_tells_how_many_are",
+        |p| p.ram("old.ram"),
+        "ramfile old.ram --page 2048",
+        CONFIG,
+        &["'old.ram'", "2048 pages", "0 to 2047"],
+    ),
+    (
+        "ramfile_pages_beyond_the_last_are_refused",
+        |p| p.ram("old.ram"),
+        "ramfile old.ram --page 2047 --count 2",
+        CONFIG,
+        &["2 from page 2047 on"],
+    ),
+    (
+        "ramfile_page_that_wraps_is_refused",
+        |p| p.ram("old.ram"),
+        "ramfile old.ram --page 18446744073709551615",
+        CONFIG,
+        &["18446744073709551615"],
+    ),
+    ("ramfile_count_of_0_is_refused", nothing, "ramfile old.ram --page 0 --count 0", CONFIG, &["1 to 65536", "0"]),
     (
         "ram_file_of_another_size_tells_both",
         |p| p.ram("old.ram"),
@@ -136,6 +169,14 @@ pub const REFUSED: &[Row] = &[
 
 /// What stands nearest to those.
 pub const ACCEPTED: &[Row] = &[
+    (
+        "ramfile_of_a_closed_file_works",
+        |p| p.ram("old.ram"),
+        "ramfile old.ram --page 2047",
+        0,
+        &["clean: the last machine closed it in order", "pages 0 to 2047", "page 2047"],
+    ),
+    ("ramfile_of_a_sparse_copy_works", |p| holed(p), "ramfile old.ram --page 700 --count 2", 0, &["page 701", "0x00"]),
     ("ram_file_untouched_works", |p| p.ram("old.ram"), LINE, 0, &["8 MiB in old.ram", "durability  shared"]),
     (
         "ram_file_with_its_own_size_and_mode_asked_works",

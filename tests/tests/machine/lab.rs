@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use wirevm_abi::RamRange;
 use wirevm_agent::{Command, FrameRow, MAIN_TASK, Reply, Request};
 use wirevm_devices::ramfile::RamFile;
+use wirevm_devices::sync::StorageFaults;
 use wirevm_map::KernReturn;
 use wirevm_tests::binary;
 use wirevm_vmm::machine::BootReport;
@@ -108,13 +109,21 @@ pub struct Setup {
     pub time_limit: Duration,
     /// What a storage error does.
     pub policy: StorageErrorPolicy,
+    /// What storage is told to do.
+    pub storage_faults: Option<StorageFaults>,
     /// Whether the guest boots one instruction at a time.
     pub single_step: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { quota: 256, time_limit: Duration::from_secs(60), policy: StorageErrorPolicy::Stop, single_step: false }
+        Self {
+            quota: 256,
+            time_limit: Duration::from_secs(60),
+            policy: StorageErrorPolicy::Stop,
+            storage_faults: None,
+            single_step: false,
+        }
     }
 }
 
@@ -128,6 +137,9 @@ impl Lab {
         let config = MachineConfig {
             wire_quota_pages: setup.quota,
             lock_faults: None,
+            storage_faults: setup.storage_faults.clone(),
+            store_dir: None,
+            store_quota_pages: 0,
             time_limit: Some(setup.time_limit),
             on_storage_error: setup.policy,
             guest_log_level: 0,
@@ -196,8 +208,17 @@ impl Lab {
         }
     }
 
-    /// Has a command carried out.
+    /// Has a command carried out; an operation that waits for the host is waited for.
     pub fn call(&mut self, command: &Command) -> Reply {
+        let mut reply = self.call_once(command);
+        while reply == Reply::Awaits {
+            reply = self.call_once(&Command::AwaitHost);
+        }
+        reply
+    }
+
+    /// Gives a command and returns what it is answered at once.
+    pub fn call_once(&mut self, command: &Command) -> Reply {
         let id = self.send(command);
         self.reply(id)
     }

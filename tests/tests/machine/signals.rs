@@ -54,7 +54,12 @@ impl Running {
 
     /// Starts a guest that wires 8 pages and hangs, and waits until it runs.
     pub fn hung(path: &Path, more: &[&str]) -> Self {
-        let running = Self::start("a = allocate 8 pages\nwire a user\ncrash hang\n", path, more);
+        Self::wired("a = allocate 8 pages\nwire a user\ncrash hang\n", path, more)
+    }
+
+    /// Starts a script that wires 8 pages and then hangs the guest, and waits until it has come there.
+    pub fn wired(script: &str, path: &Path, more: &[&str]) -> Self {
+        let running = Self::start(script, path, more);
         let start = Instant::now();
         let status = format!("/proc/{}/status", running.child.id());
         while !fs::read_to_string(&status).expect("a process").contains("VmLck:\t      32 kB") {

@@ -10,7 +10,7 @@ use super::table::Test;
 pub struct Topic {
     /// Where it is.
     pub path: PathBuf,
-    /// Its name, without folder and ending.
+    /// Its folder and name, without ending.
     pub name: String,
     /// Its text.
     pub text: String,
@@ -37,7 +37,9 @@ impl Topic {
     #[must_use]
     pub fn read(path: PathBuf) -> Self {
         let text = std::fs::read_to_string(&path).expect("a script");
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let folder = path.parent().and_then(|folder| folder.file_name()).expect("a folder").to_string_lossy();
+        let stem = path.file_stem().expect("a name").to_string_lossy();
+        let name = format!("{folder}/{stem}");
         let mut sections: Vec<(Range<usize>, Vec<String>)> = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
             if let Some(rows) = line.trim().strip_prefix("# rows:") {
@@ -48,6 +50,12 @@ impl Topic {
         }
         assert!(!sections.is_empty(), "{name} names no rows");
         Self { path, name, text, sections }
+    }
+
+    /// Tells whether the topic is about what is stable.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.path.parent().is_some_and(|folder| folder.ends_with("sync"))
     }
 
     /// Returns the script as a test of its rows.
