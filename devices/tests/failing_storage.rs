@@ -175,6 +175,9 @@ fn bad_block_sets_the_latch_of_the_real_service() {
 fn bad_block_written_for_nobody_is_found_by_the_health_poll() {
     let disk = Disk::spoilable(Kind::Ext4).expect("a disk");
     let (machine, _) = spoiled_machine(&disk);
+    // The control: without a look nobody would learn of it.
+    let blind = SyncConfig { poll_interval: Duration::from_secs(3600), ..SyncConfig::default() };
+    let blind = SyncService::start(&machine.ram, blind, |_| ()).expect("a service");
     let (sender, latched) = mpsc::channel();
     let config = SyncConfig { poll_interval: Duration::from_millis(20), ..SyncConfig::default() };
     let syncs = SyncService::start(&machine.ram, config, move |error| sender.send(error).expect("the test listens"))
@@ -188,6 +191,7 @@ fn bad_block_written_for_nobody_is_found_by_the_health_poll() {
     let error = latched.recv_timeout(Duration::from_secs(20)).expect("the latch is set");
     assert_eq!((error.during, error.first_page), (During::HealthPoll, None));
     assert_eq!(syncs.submit_and_wait(&[range(0, 1)]), [Status::POISONED]);
+    assert_eq!(blind.latched(), None);
 }
 
 fn main() -> ExitCode {

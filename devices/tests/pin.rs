@@ -42,6 +42,7 @@ fn wire_file_pages_are_locked_resident_and_clean_until_unwired() {
     assert_eq!(witness.dirty(range(0, RAM_PAGES)).expect("cachestat"), Some(0), "wiring must not dirty a page (D9)");
     machine.store(range(1, 1), 7);
     assert_eq!(witness.bytes(1).expect("a page")[0], 7, "a wired page takes stores");
+    assert_eq!(witness.dirty(range(0, RAM_PAGES)).expect("cachestat"), Some(1), "the control: a store does");
     pins.unwire(range(0, 3)).expect("unwired");
     assert_eq!(witness.locked_in(range(0, 4)).expect("/proc"), 2, "pages 2 and 3 are wired once more");
     pins.unwire_all(&[range(2, 2), range(700, 1)]).expect("unwired");

@@ -10,6 +10,8 @@ mod code;
 mod crash;
 #[path = "machine/disk.rs"]
 mod disk;
+#[path = "machine/doorbell.rs"]
+mod doorbell;
 #[path = "machine/flood.rs"]
 mod flood;
 #[path = "machine/lab.rs"]
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         storage::CASES,
         numbers::CASES,
         later::CASES,
+        doorbell::CASES,
     ];
     tables.into_iter().fold(Suite::new(), Suite::cases).run()
 }
