@@ -45,5 +45,5 @@ pub use self::backend::{FlushBackend, HealthProbe, RamFlush, RamProbe, SyncStart
 pub use self::faults::{FaultyFlush, StorageFaults};
 pub use self::latch::{During, LatchedError, WiredOracle};
 pub use self::request::{Answer, RangeResult};
-pub use self::service::{END_LIMIT, SyncConfig, SyncService, SyncStats, Wait};
+pub use self::service::{END_LIMIT, SyncConfig, SyncService, SyncStats};
 pub use self::worker::SyncWorker;

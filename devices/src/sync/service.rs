@@ -24,15 +24,6 @@ pub const END_LIMIT: Duration = Duration::from_secs(5);
 /// How often threads that are to end are looked at.
 const END_LOOK: Duration = Duration::from_millis(1);
 
-/// Whether a caller waits until its pages are stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wait {
-    /// Until they are, or are known not to be.
-    Wait,
-    /// No: only the writing is to start.
-    NoWait,
-}
-
 /// How a [`SyncService`] is set up.
 #[derive(Clone, Debug)]
 pub struct SyncConfig {

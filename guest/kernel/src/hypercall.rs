@@ -13,6 +13,7 @@ use log::warn;
 use spin::Mutex;
 use wirevm_abi::call::{CallEntry, MAX_ENTRIES};
 use wirevm_abi::{Status, StoreName, VERSION, feature, op};
+use wirevm_agent::host_error_of;
 use wirevm_map::{FrameRun, Host, HostError, PageRange, StoreId, StoreKind, StoreRun, SyncRun};
 
 use self::call_page::CallPage;
@@ -89,10 +90,10 @@ impl KernelHost {
 
     /// Makes one call of one entry that is answered at once; returns the words that the host left.
     fn ask(&self, entry: &CallEntry) -> Result<[u64; 3], HostError> {
-        let answer = self.page.lock().call(entry).map_err(error_of)?;
+        let answer = self.page.lock().call(entry).map_err(host_error_of)?;
         match answer.status() {
             Status::OK => Ok(answer.words),
-            status => Err(error_of(status)),
+            status => Err(host_error_of(status)),
         }
     }
 
@@ -146,7 +147,7 @@ impl KernelHost {
             .collect();
         drop(page);
         self.unwire_all(&wired);
-        Err(error_of(status))
+        Err(host_error_of(status))
     }
 
     fn unwire_all(&self, runs: &[FrameRun]) {
@@ -163,22 +164,10 @@ const fn run_entry(op: u16, run: &FrameRun) -> CallEntry {
     CallEntry::new(op, 0, [run.first, run.pages, 0])
 }
 
-const fn error_of(status: Status) -> HostError {
-    match status {
-        Status::RESOURCE_SHORTAGE => HostError::Shortage,
-        Status::QUOTA => HostError::Quota,
-        Status::IO_ERROR => HostError::Io,
-        Status::POISONED => HostError::Poisoned,
-        Status::UNSUPPORTED => HostError::Unsupported,
-        Status::BUSY => HostError::Busy,
-        _ => HostError::Rejected,
-    }
-}
-
 const fn result_of(status: Status) -> Result<(), HostError> {
     match status {
         Status::OK => Ok(()),
-        status => Err(error_of(status)),
+        status => Err(host_error_of(status)),
     }
 }
 
