@@ -26,7 +26,9 @@ use tempfile::TempDir;
 use wirevm_abi::completion::NO_PAGE;
 use wirevm_abi::request::DataRun;
 use wirevm_abi::{RamRange, Status, StoreName};
+use wirevm_devices::durability::Durability;
 use wirevm_devices::guest_memory::{BackingLostError, GuestMemory};
+use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::store::{Done, StoreConfig, StoreService};
 
 const PAGES: u64 = 64;
@@ -184,11 +186,13 @@ fn names_that_lead_elsewhere_do_not_open() {
     fs::create_dir(folder.path().join("folder")).expect("a folder");
     let fifo = Command::new("mkfifo").arg(folder.path().join("pipe")).status().expect("mkfifo runs");
     assert!(fifo.success());
+    drop(RamFile::create(&folder.path().join("ram"), 2 << 20, Durability::Shared).expect("a RAM file"));
     let (_ram, stores) = service(folder.path());
-    for text in ["link", "nowhere", "folder", "pipe"] {
+    for text in ["link", "nowhere", "folder", "pipe", "ram"] {
         assert_eq!(stores.open(name(text), 1, false).map_err(|error| error.status()), Err(Status::IO_ERROR), "{text}");
     }
     assert!(!folder.path().join("nothing").exists());
+    RamFile::open(&folder.path().join("ram"), None).expect("it is as it was");
 }
 
 fn store_on_tmpfs_takes_bytes_and_promises_nothing() {

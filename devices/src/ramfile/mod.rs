@@ -28,6 +28,7 @@ pub use self::discard::RamDiscard;
 pub use self::extents::ExtentsError;
 pub use self::file_system::{FileSystemError, FileSystemKind, durable_file_system};
 pub use self::inspect::RamFileView;
+pub(crate) use self::superblock::begins_as_ram_file;
 use self::superblock::{COPIES, COPY_BYTES, Superblock};
 pub use self::superblock::{HEADER_BYTES, LAYOUT_VERSION, RamState, SuperblockError};
 use crate::durability::Durability;

@@ -4,6 +4,9 @@
 //! one whole copy survives a write that a crash cuts short.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use wirevm_abi::PAGE_SIZE;
 use zerocopy::little_endian::U64;
@@ -226,6 +229,24 @@ impl Words {
     fn checksum(&self) -> u32 {
         crc32c::crc32c(self.as_bytes().get(..SUMMED_BYTES).unwrap_or_default())
     }
+}
+
+/// Tells whether a file begins like a RAM file, with either copy of its header.
+///
+/// # Errors
+/// When it can't be read.
+pub(crate) fn begins_as_ram_file(file: &File) -> io::Result<bool> {
+    let mut found = false;
+    for copy in 0..COPIES {
+        let mut word = [0; 8];
+        // A file that is shorter has no header there.
+        match file.read_exact_at(&mut word, super::copy_offset(copy)) {
+            Ok(()) => found |= u64::from_le_bytes(word) == MAGIC,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

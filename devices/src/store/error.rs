@@ -64,6 +64,12 @@ pub enum OpenStoreError {
         /// The name.
         path: PathBuf,
     },
+    /// The file is some machine's RAM.
+    #[error("'{path}' is a RAM file, and no store")]
+    RamFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system could not be asked.
     #[error(transparent)]
     FileSystem(#[from] FileSystemError),
@@ -87,7 +93,7 @@ impl OpenStoreError {
             Self::NoFolder => Status::UNSUPPORTED,
             Self::Open { .. } | Self::InUse { .. } => Status::BUSY,
             Self::Stores { .. } | Self::Quota { .. } => Status::QUOTA,
-            Self::NotRegular { .. } | Self::FileSystem(_) | Self::Io { .. } => Status::IO_ERROR,
+            Self::NotRegular { .. } | Self::RamFile { .. } | Self::FileSystem(_) | Self::Io { .. } => Status::IO_ERROR,
         }
     }
 }

@@ -11,6 +11,7 @@ use wirevm_abi::{PAGE_SIZE, StoreName};
 
 use super::error::{OpenStoreError, StoreStartError};
 use super::file::{HostFile, OpenedStore, StoreFolder};
+use crate::ramfile;
 use crate::ramfile::file_system::{self, FileSystemError, FileSystemKind};
 use crate::sys;
 
@@ -123,6 +124,9 @@ impl HostFolder {
         let Some(file) = open_regular(place)? else { return Ok(None) };
         if !sys::try_lock_whole(&file).map_err(place.io("lock"))? {
             return Err(OpenStoreError::InUse { path: place.path.clone() });
+        }
+        if ramfile::begins_as_ram_file(&file).map_err(place.io("read"))? {
+            return Err(OpenStoreError::RamFile { path: place.path.clone() });
         }
         let length = file.metadata().map_err(place.io("look at"))?.len();
         let pages = pages.max(length.div_ceil(PAGE_SIZE));

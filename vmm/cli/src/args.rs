@@ -72,7 +72,8 @@ pub struct MachineArgs {
     pub wire_quota: Option<Size>,
     /// Folder for stores: host files that the guest's memory objects can have behind them
     ///
-    /// It must exist. Each store is a file in it, made when a guest first opens it; without a folder there are no stores.
+    /// It must exist, and be for nothing else: the guest can open, write and lengthen any file in it but RAM files. Each store is
+    /// a file, made when a guest first opens it; without a folder there are no stores.
     #[arg(long, value_name = "DIR", help_heading = "Machine")]
     pub store: Option<PathBuf>,
     /// Most bytes that the guest may have in stores, open and closed ones together [default: 64M]

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::{Extent, Manager, ObjectId, ObjectTable, Objects};
+use super::{Extent, Managed, Manager, ObjectId, ObjectTable, Objects};
 use crate::kern_return::KernReturn;
-use crate::manager::{Message, ShouldReturn};
+use crate::manager::{ManagerPort, Message, ShouldReturn};
 #[cfg(test)]
 use crate::planted::{Mutant, is_planted};
 use crate::ports::{Frames, HostError, OutOfFrames, Ports};
@@ -111,19 +111,11 @@ impl<P: Ports> Objects<P> {
         let manager = managed.manager.clone();
         let mut refused = None;
         if let Manager::Task(port) = &manager {
-            // The manager gets copies: the pages may be written again before it looks. Neighbours are one message, whatever
-            // frames they have.
-            let mut messages: Vec<(PageRange, (bool, bool), Vec<FrameRun>)> = Vec::new();
+            // The manager gets copies: the pages may be written again before it looks.
+            let mut messages = DataReturns::default();
             sent.retain_mut(|item| match copies(item.frames, frames) {
                 Ok(copied) => {
-                    let how = (item.dirty, !item.flush);
-                    match messages.last_mut() {
-                        Some((pages, same, frames)) if pages.end == item.pages.start && *same == how => {
-                            pages.end = item.pages.end;
-                            frames.extend(copied);
-                        }
-                        _ => messages.push((item.pages, how, copied)),
-                    }
+                    messages.add(item.pages, (item.dirty, !item.flush), copied);
                     item.result = Ok(());
                     true
                 }
@@ -132,9 +124,7 @@ impl<P: Ports> Objects<P> {
                     false
                 }
             });
-            for (pages, (dirty, kept), frames) in messages {
-                port.send(number, Message::DataReturn { pages, dirty, kept, frames });
-            }
+            messages.send(port, number);
         }
         for item in &sent {
             managed.returned(item.pages);
@@ -248,21 +238,30 @@ impl<P: Ports> Objects<P> {
             self.flush(id, range, is_returned, frames);
         }
         let pieces: Vec<_> = self.table[id].resident.pieces(range).filter(|(_, extent)| is_returned(extent)).collect();
-        let number = u64::from(id.number());
+        let mut messages = DataReturns::default();
+        let mut outcome = Ok(());
         for (pages, extent) in pieces {
-            let copied = copies(extent.frames, frames)?;
+            let copied = match copies(extent.frames, frames) {
+                Ok(copied) => copied,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            };
+            messages.add(pages, (extent.dirty, !(should_flush && extent.wires == 0)), copied);
             let object = &mut self.table[id];
-            let Some(managed) = object.managed_mut() else { return Ok(()) };
-            managed.returned(pages);
-            if let Some(port) = managed.port() {
-                let kept = !(should_flush && extent.wires == 0);
-                port.send(number, Message::DataReturn { pages, dirty: extent.dirty, kept, frames: copied });
+            if let Some(managed) = object.managed_mut() {
+                managed.returned(pages);
             }
             object.resident.settle_returned(pages, should_return != ShouldReturn::Dirty);
             if extent.traps && extent.dirty && extent.wires == 0 {
                 self.unmap_everywhere(id, pages);
             }
         }
+        if let Some(port) = self.table[id].managed().and_then(Managed::port) {
+            messages.send(port, u64::from(id.number()));
+        }
+        outcome?;
         if should_flush {
             // A precious page that only its dirtiness brought back is discarded with the flush.
             self.flush(id, range, |_| false, frames);
@@ -300,6 +299,29 @@ impl ObjectTable {
     /// Takes an object whose last returns are to be made. It is held.
     pub(crate) fn next_terminating(&mut self) -> Option<ObjectId> {
         self.terminating.pop()
+    }
+}
+
+/// Pages that go back to a task: neighbours that go back alike are one message, whatever frames they have.
+#[derive(Default)]
+struct DataReturns(Vec<(PageRange, (bool, bool), Vec<FrameRun>)>);
+
+impl DataReturns {
+    /// Adds pages behind those that were added before; `how` is whether they are dirty, and whether they are kept.
+    fn add(&mut self, pages: PageRange, how: (bool, bool), copied: Vec<FrameRun>) {
+        match self.0.last_mut() {
+            Some((known, same, frames)) if known.end == pages.start && *same == how => {
+                known.end = pages.end;
+                frames.extend(copied);
+            }
+            _ => self.0.push((pages, how, copied)),
+        }
+    }
+
+    fn send(self, port: &ManagerPort, object: u64) {
+        for (pages, (dirty, kept), frames) in self.0 {
+            port.send(object, Message::DataReturn { pages, dirty, kept, frames });
+        }
     }
 }
 
