@@ -6,12 +6,13 @@
 mod data;
 mod stat;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
 use wirevm_abi::completion::{Completion, NO_PAGE};
-use wirevm_abi::request::{Request, SyncWait, decode};
+use wirevm_abi::request::{Request, SyncWait, VcpuStart, decode};
 use wirevm_abi::{RamRange, Status, VERSION, feature, op};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -51,6 +52,13 @@ pub struct Hypercall {
     undiscarded: LogLimit,
 }
 
+/// What starts the vCPUs that wait for [`op::START_VCPU`].
+pub trait VcpuStarter: Send + Sync + fmt::Debug {
+    /// Sets a vCPU going: *ok*, though it may take its first instruction later. *Invalid argument* for one that the machine
+    /// does not have, *busy* for one that has been started before; nothing happens then.
+    fn start(&self, start: VcpuStart) -> Status;
+}
+
 /// What the hypercall device reaches.
 #[derive(Clone, Debug)]
 pub struct HypercallConfig {
@@ -66,6 +74,8 @@ pub struct HypercallConfig {
     pub discard: Option<Arc<RamDiscard>>,
     /// Where entries that were answered *pending* end. Without it every operation that would be is *unsupported*.
     pub completions: Option<Arc<CompletionRing>>,
+    /// Starts further vCPUs. Without it there are none, and `START_VCPU` is an *invalid argument*.
+    pub vcpus: Option<Arc<dyn VcpuStarter>>,
     /// Pages of RAM.
     pub ram_pages: u64,
     /// vCPU n's call page stands at place n.
@@ -176,6 +186,7 @@ impl Hypercall {
                 Ok(Request::CloseStore { store }) => entry.set_status(self.close_store(store)),
                 Ok(Request::Stat { selector }) => answer_number(entry, self.stat(selector)),
                 Ok(Request::Discard(range)) => entry.set_status(self.discard(range)),
+                Ok(Request::StartVcpu(start)) => entry.set_status(self.start_vcpu(start)),
                 Err(status) => entry.set_status(status),
             }
             next += 1;
@@ -257,6 +268,10 @@ impl Hypercall {
             self.busy.fetch_add(1, Ordering::Relaxed);
         }
         status
+    }
+
+    fn start_vcpu(&self, start: VcpuStart) -> Status {
+        self.config.vcpus.as_ref().map_or(Status::INVALID_ARGUMENT, |vcpus| vcpus.start(start))
     }
 }
 

@@ -56,10 +56,13 @@ impl RunSet {
 
     /// Returns how many of the run's pages are in the set.
     pub(crate) fn overlap_pages(&self, run: PageRun) -> u64 {
+        self.parts_in(run).map(PageRun::pages).sum()
+    }
+
+    /// Returns what the run has in common with the set.
+    pub(crate) fn parts_in(&self, run: PageRun) -> impl Iterator<Item = PageRun> + '_ {
         self.meeting(run, false)
-            .filter_map(|held| PageRun::new(held.first().max(run.first()), held.end().min(run.end())))
-            .map(PageRun::pages)
-            .sum()
+            .filter_map(move |held| PageRun::new(held.first().max(run.first()), held.end().min(run.end())))
     }
 
     /// Returns how many runs of the set overlap or touch the run.

@@ -96,6 +96,40 @@ fn wire_alternate_pages_stays_within_its_map_entries() {
     assert_eq!((machine.witness.locked_pages().expect("/proc"), machine.witness.map_entries().expect("/proc")), (0, 1));
 }
 
+fn wires_of_several_threads_end_as_the_ledger_says() {
+    const THREADS: u64 = 4;
+    let _alone = alone();
+    let machine = Machine::new(RamFile::memfd(RAM_BYTES).expect("a memfd"), MAP_ENTRIES);
+    let (pins, witness) = (&machine.pins, &machine.witness);
+    let before = witness.vm_lck_bytes().expect("/proc");
+    // Neighbours that touch, and one range that all of them share.
+    let mine = |thread: u64, round: u64| range(100 + 16 * thread + round % 8, 8 + round % 9);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            scope.spawn(move || {
+                for round in 0..200 {
+                    pins.wire_all(&[mine(thread, round), range(300, 64)]).expect("wired");
+                    if round % 4 == 3 {
+                        for round in round - 3..=round {
+                            pins.unwire_all(&[range(300, 64), mine(thread, round)]).expect("it was wired");
+                        }
+                    }
+                }
+                pins.wire(mine(thread, 0)).expect("wired");
+            });
+        }
+    });
+    let stats = pins.stats();
+    assert_eq!((stats.wired_pages, stats.deferred_pages), (8 * THREADS, 0));
+    assert_eq!(witness.locked_pages().expect("/proc"), 8 * THREADS);
+    for thread in 0..THREADS {
+        assert_eq!(witness.locked_in(mine(thread, 0)).expect("/proc"), 8);
+        pins.unwire(mine(thread, 0)).expect("unwired");
+    }
+    assert_eq!((witness.locked_pages().expect("/proc"), witness.vm_lck_bytes().expect("/proc")), (0, before));
+    assert_eq!(witness.map_entries().expect("/proc"), 1, "the view is whole again");
+}
+
 fn wire_in_slices_locks_every_page() {
     let _alone = alone();
     let machine = Machine::new(RamFile::memfd(SLICED_BYTES).expect("a memfd"), MAP_ENTRIES);
@@ -154,6 +188,7 @@ fn main() -> ExitCode {
             wire_page_behind_the_end_of_a_cut_file_is_a_fault_and_undone,
         ),
         ("wire_alternate_pages_stays_within_its_map_entries", None, wire_alternate_pages_stays_within_its_map_entries),
+        ("wires_of_several_threads_end_as_the_ledger_says", None, wires_of_several_threads_end_as_the_ledger_says),
         ("wire_in_slices_locks_every_page", locks(), wire_in_slices_locks_every_page),
         (
             "unprivileged_wire_past_the_lock_limit",

@@ -62,16 +62,33 @@ pub fn path() -> PathBuf {
 /// When there is none.
 #[must_use]
 pub fn image() -> PathBuf {
+    built("wirevm-kernel")
+}
+
+/// Returns the path of one of the programs that the binary embeds: an ELF file for the guest's ring 3.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    built(name)
+}
+
+/// Returns the newest file that the binary's build script has made under that name.
+fn built(name: &str) -> PathBuf {
     let binary = path();
     let builds = binary.parent().expect("target/profile").join("build");
     let folders =
         builds.read_dir().expect("target/profile/build").flatten().map(|entry| entry.path().join("out/image"));
     let images = folders.flat_map(|folder| {
         let targets = folder.read_dir().into_iter().flatten().flatten();
-        targets.map(|target| target.path().join("image/wirevm-kernel")).collect::<Vec<_>>()
+        targets.map(|target| target.path().join("image").join(name)).collect::<Vec<_>>()
     });
     let made = |image: &PathBuf| image.metadata().and_then(|metadata| metadata.modified()).ok();
-    images.filter(|image| made(image).is_some()).max_by_key(made).expect("the build script's image")
+    images
+        .filter(|image| made(image).is_some())
+        .max_by_key(made)
+        .unwrap_or_else(|| panic!("the build script makes no {name}"))
 }
 
 impl Wirevm {

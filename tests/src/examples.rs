@@ -26,6 +26,18 @@ pub fn scripts() -> Vec<PathBuf> {
     found
 }
 
+/// Tells whether a script starts programs, which takes a virtual machine.
+///
+/// # Panics
+/// When it cannot be read.
+#[must_use]
+pub fn starts_programs(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).expect("a script");
+    // A thread may stand in front.
+    let operation = |line: &str| line.split_once(": ").map_or(line, |(_, operation)| operation).trim_start().to_owned();
+    text.lines().any(|line| operation(line).starts_with("program "))
+}
+
 /// Returns the name of an example: its path within the folder of examples, without the ending.
 #[must_use]
 pub fn name(path: &Path) -> String {

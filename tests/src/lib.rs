@@ -6,8 +6,10 @@ pub mod examples;
 pub mod image;
 pub mod model;
 pub mod needs;
+pub mod program_file;
 pub mod random;
 pub mod suite;
+pub mod touching;
 pub mod watched;
 
 pub use binary::{Finished, Wirevm};

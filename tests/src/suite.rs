@@ -31,6 +31,15 @@ impl Suite {
         self
     }
 
+    /// Adds the tests of a table that run only where `--ignored` or `--include-ignored` asks for them, as they take minutes.
+    #[must_use]
+    pub fn long(mut self, cases: &'static [Case]) -> Self {
+        for (name, needs, run) in cases {
+            self.trials.push(trial((*name).to_owned(), needs, *run).with_ignored_flag(true));
+        }
+        self
+    }
+
     /// Adds one test for each value, named after it.
     #[must_use]
     pub fn each<T: Send + 'static>(

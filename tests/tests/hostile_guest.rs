@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use wirevm_abi::boot::IMAGE_BASE;
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
 use wirevm_abi::{Status, VERSION, feature, op};
 use wirevm_devices::pin::map_entry_budget;
@@ -46,8 +47,21 @@ fn calls_with(
     pages: &[CallPage],
     look: impl FnOnce(&Machine),
 ) -> (Vec<CallAnswer>, Outcome, u64) {
+    calls_on(1, ram_bytes, quota_pages, pages, look)
+}
+
+/// As [`calls_with`], on so many vCPUs, of which the first makes the calls.
+fn calls_on(
+    vcpus: u32,
+    ram_bytes: u64,
+    quota_pages: u64,
+    pages: &[CallPage],
+    look: impl FnOnce(&Machine),
+) -> (Vec<CallAnswer>, Outcome, u64) {
     let console = Console::default();
     let config = MachineConfig {
+        vcpus,
+        archive: None,
         wire_quota_pages: quota_pages,
         lock_faults: None,
         storage_faults: None,
@@ -237,6 +251,32 @@ const CASES: &[Case] = &[
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(locked_by_this_process() <= before, "pages stay locked");
+    }),
+    ("vcpus_that_cannot_be_started_are_refused_and_others_start_once", &[Need::Kvm], || {
+        // An endless loop stands there: hlt; jmp to it.
+        let place = IMAGE_BASE + 0x69;
+        let start = |vcpu, at| CallEntry::new(op::START_VCPU, 0, [vcpu, at, 0]);
+        let early = one(start(1, place));
+        let wrong = [
+            start(0, place),
+            start(3, place),
+            start(u64::MAX, place),
+            start(1 << 32 | 1, place),
+            start(1, 0x8000_0000_0000),
+            start(1, 0xffff_7fff_ffff_ffff),
+            start(1, u64::MAX >> 1),
+            CallEntry::new(op::START_VCPU, 1, [1, place, 0]),
+        ];
+        let right = [start(1, place), start(1, place), start(2, place), start(2, 0), start(1, 1 << 63)];
+        let (answers, outcome, _) =
+            calls_on(3, RAM_BYTES, QUOTA, &[early, hello(), call_page(&wrong), call_page(&right)], |_| ());
+        assert!(matches!(outcome, Outcome::Crashed(_)), "{outcome}");
+        assert_eq!(answers[0].doorbell, u64::from(Status::INVALID_ADDRESS.bits()));
+        for (entry, answer) in wrong.iter().zip(&answers[2].entries) {
+            assert_eq!((answer.status(), answer.words), (Status::INVALID_ARGUMENT, entry.words));
+        }
+        let statuses: Vec<Status> = answers[3].entries[..5].iter().map(CallEntry::status).collect();
+        assert_eq!(statuses, [Status::OK, Status::BUSY, Status::OK, Status::BUSY, Status::INVALID_ARGUMENT]);
     }),
     ("exit_ends_the_machine_with_its_code_and_nothing_after_it_happens", &[Need::Kvm], || {
         let entries = [CallEntry::new(op::EXIT, 0, [7, 0, 0]), CallEntry::new(op::WIRE, 0, [PAGE, 1, 0])];

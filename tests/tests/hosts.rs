@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::Value;
-use wirevm_tests::examples::{name, scripts};
+use wirevm_tests::examples::{name, scripts, starts_programs};
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Finished, Need, Suite, Wirevm};
 
@@ -19,7 +19,8 @@ type Run = (PathBuf, &'static str, &'static str);
 
 fn each(on: &'static str, mode: &'static str) -> Vec<(String, Run)> {
     let memory = if mode == "durable" { "size=16M" } else { "size=16M,durability=none" };
-    scripts().into_iter().map(|path| (format!("{}_on_{on}_with_{mode}_ram", name(&path)), (path, on, memory))).collect()
+    let scripts = scripts().into_iter().filter(|path| !starts_programs(path));
+    scripts.map(|path| (format!("{}_on_{on}_with_{mode}_ram", name(&path)), (path, on, memory))).collect()
 }
 
 fn script(wrapper: &[&str], path: &Path, on: &str, memory: &str) -> Finished {

@@ -14,18 +14,28 @@ mod disk;
 mod doorbell;
 #[path = "machine/flood.rs"]
 mod flood;
+#[path = "machine/guests.rs"]
+mod guests;
 #[path = "machine/lab.rs"]
 mod lab;
 #[path = "machine/later.rs"]
 mod later;
 #[path = "machine/numbers.rs"]
 mod numbers;
+#[path = "machine/programs.rs"]
+mod programs;
 #[path = "machine/reuse.rs"]
 mod reuse;
 #[path = "machine/signals.rs"]
 mod signals;
 #[path = "machine/storage.rs"]
 mod storage;
+#[path = "machine/touching.rs"]
+mod touching;
+#[path = "machine/vcpus.rs"]
+mod vcpus;
+#[path = "machine/waits.rs"]
+mod waits;
 
 use std::process::ExitCode;
 
@@ -43,6 +53,9 @@ fn main() -> ExitCode {
         numbers::CASES,
         later::CASES,
         doorbell::CASES,
+        programs::CASES,
+        waits::CASES,
+        vcpus::CASES,
     ];
-    tables.into_iter().fold(Suite::new(), Suite::cases).run()
+    tables.into_iter().fold(Suite::new(), Suite::cases).long(programs::LONG).long(touching::LONG).run()
 }

@@ -1,11 +1,13 @@
-//! Builds the guest image with the same plain cargo, in a target folder of its own, and says where it is.
+//! Builds the guest image and the guest's programs with the same plain cargo, in a target folder of their own, and says where they
+//! are.
 //!
 //! The image is built for `x86_64-unknown-none` where the standard library of that target is installed, otherwise for the
 //! host's own target without SSE and without a C library. `WIREVM_IMAGE_TARGET` (`none` or `host`) asks for one of
-//! them.
+//! them. Programs, which may use SSE2, are always built for the host's own target.
 
 use std::env;
 use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,9 +46,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(other) => return Err(format!("WIREVM_IMAGE_TARGET is {other:?}; it may be none or host").into()),
         Err(_) => has_bare_target()?,
     };
-    let image = build(&root, if bare { BARE_TARGET } else { HOST_TARGET }, bare)?;
+    let image = build_image(&root, if bare { BARE_TARGET } else { HOST_TARGET }, bare)?;
     println!("cargo::rustc-env=WIREVM_GUEST_IMAGE={}", image.display());
-    Ok(())
+    list_programs(&root, &build_programs(&root)?)
 }
 
 /// Tells whether the compiler in use has `core` and `alloc` for the bare target.
@@ -62,14 +64,42 @@ fn has_bare_target() -> Result<bool, Box<dyn Error>> {
     Ok(entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-")))
 }
 
-fn build(root: &Path, target: &str, bare: bool) -> Result<PathBuf, Box<dyn Error>> {
-    let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("image");
-    let script = root.join("resources/guest.ld");
+/// Builds the image and returns where it is.
+fn build_image(root: &Path, target: &str, bare: bool) -> Result<PathBuf, Box<dyn Error>> {
     let mut flags: Vec<String> = COMMON_FLAGS.map(str::to_owned).to_vec();
-    flags.push(format!("-Clink-arg=-T{}", script.display()));
+    flags.push(format!("-Clink-arg=-T{}", root.join("resources/guest.ld").display()));
     if !bare {
         flags.extend(HOST_FLAGS.map(str::to_owned));
     }
+    Ok(build(root, target, &["--package", "wirevm-kernel"], &flags)?.join("wirevm-kernel"))
+}
+
+/// Builds the programs and returns the folder that they are in. How they are linked is their package's business.
+fn build_programs(root: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let what = ["--package", "wirevm-user", "--bins", "--features", "program"];
+    build(root, HOST_TARGET, &what, &["-Crelocation-model=static".to_owned()])
+}
+
+/// Writes the list of programs for `programs.rs`: `(name, file)`, in the order of the names.
+fn list_programs(root: &Path, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let mut names = Vec::new();
+    for entry in root.join("guest/user/src/bin").read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
+        }
+    }
+    names.sort();
+    let rows = names.iter().map(|name| format!("    ({name:?}, include_bytes!({:?})),\n", folder.join(name)));
+    let list = format!("[\n{}]\n", rows.collect::<String>());
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("programs.rs");
+    fs::write(out, list)?;
+    Ok(())
+}
+
+/// Builds parts of the workspace for the guest and returns the folder that they are in.
+fn build(root: &Path, target: &str, what: &[&str], flags: &[String]) -> Result<PathBuf, Box<dyn Error>> {
+    let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("image");
     let mut cargo = Command::new(env::var_os("CARGO").ok_or("cargo sets CARGO")?);
     // What the outer build was told (flags, profiles, target folders, wrappers) is not meant for the image.
     for (name, _) in env::vars_os() {
@@ -99,22 +129,14 @@ fn build(root: &Path, target: &str, bare: bool) -> Result<PathBuf, Box<dyn Error
     }
     let status = cargo
         .current_dir(root)
-        .args([
-            "build",
-            "--package",
-            "wirevm-kernel",
-            "--profile",
-            "image",
-            "--locked",
-            "--target",
-            target,
-            "--target-dir",
-        ])
+        .arg("build")
+        .args(what)
+        .args(["--profile", "image", "--locked", "--target", target, "--target-dir"])
         .arg(&folder)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .status()?;
     if !status.success() {
-        return Err(format!("the guest image does not build for {target} ({status})").into());
+        return Err(format!("{} does not build for {target} ({status})", what.join(" ")).into());
     }
-    Ok(folder.join(target).join("image/wirevm-kernel"))
+    Ok(folder.join(target).join("image"))
 }

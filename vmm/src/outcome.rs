@@ -37,7 +37,7 @@ pub enum Outcome {
         /// What storage said.
         reason: String,
     },
-    /// KVM left the guest in a way that this version cannot handle.
+    /// KVM left the guest, on one vCPU, in a way that this version cannot handle.
     VcpuError {
         /// The exit with the vCPU's state.
         reason: String,
@@ -61,7 +61,7 @@ impl fmt::Display for Outcome {
             Self::StorageError { reason } => {
                 write!(f, "storage failed and memory that is not wired may have reverted: {reason}")
             }
-            Self::VcpuError { reason } => write!(f, "the vCPU stopped: {reason}"),
+            Self::VcpuError { reason } => write!(f, "a vCPU stopped: {reason}"),
             Self::Stopped => f.write_str("the machine was stopped"),
         }
     }
@@ -80,14 +80,17 @@ pub struct GuestReport {
     pub error_code: u64,
     /// Registers.
     pub registers: Registers,
+    /// The vCPU that gave up.
+    pub vcpu: u64,
     /// One paragraph of text without control characters.
     pub message: String,
 }
 
 impl GuestReport {
-    /// Reads a report page as the guest left it.
+    /// Reads a report page as the guest left it, and told by vCPU `told_by`, in a machine of `vcpus` of them. The vCPU that
+    /// gave up is the one that the guest names, or, where it names none, the one that told.
     #[must_use]
-    pub fn new(page: &Report) -> Self {
+    pub fn new(page: &Report, told_by: usize, vcpus: u64) -> Self {
         let length = usize::try_from(page.message_bytes).map_or(MESSAGE_BYTES, |length| length.min(MESSAGE_BYTES));
         let text = String::from_utf8_lossy(page.message.get(..length).unwrap_or(&[]));
         let message = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -97,6 +100,7 @@ impl GuestReport {
             vector: page.vector,
             error_code: page.error_code,
             registers: page.registers,
+            vcpu: if page.vcpu < vcpus { page.vcpu } else { told_by as u64 },
             message,
         }
     }
@@ -149,7 +153,7 @@ impl fmt::Display for GuestReport {
             writeln!(f, "  r14 {:016x}  r15 {:016x}", r.r14, r.r15)?;
         }
         writeln!(f, "  rip {:016x}  rsp {:016x}  rbp {:016x}  rflags {:08x}", r.rip, r.rsp, r.rbp, r.rflags)?;
-        write!(f, "  cr2 {:016x}  cr3 {:016x}", r.cr2, r.cr3)
+        write!(f, "  cr2 {:016x}  cr3 {:016x}  on vCPU {}", r.cr2, r.cr3, self.vcpu)
     }
 }
 
@@ -164,7 +168,7 @@ mod test {
         let mut page = Report::new_zeroed();
         for kind in [0, KIND_PANIC + KIND_TRAP, u64::MAX] {
             page.kind = kind;
-            assert_eq!(GuestReport::new(&page).to_string(), "the guest gave up without a report");
+            assert_eq!(GuestReport::new(&page, 0, 1).to_string(), "the guest gave up without a report");
         }
     }
 
@@ -176,7 +180,7 @@ mod test {
         page.registers.rip = 0xabc;
         page.message[..4].copy_from_slice(b"boom");
         page.message_bytes = 4;
-        let text = GuestReport::new(&page).to_string();
+        let text = GuestReport::new(&page, 0, 1).to_string();
         assert!(text.starts_with("the guest crashed: boom: vector 14 (page fault), error code 0x0\n"), "{text}");
         assert!(text.contains("rip 0000000000000abc"), "{text}");
     }
@@ -188,10 +192,25 @@ mod test {
         page.message.fill(0x1b);
         page.message[0] = 0xff;
         page.message_bytes = u64::MAX;
-        let report = GuestReport::new(&page);
+        let report = GuestReport::new(&page, 0, 1);
         assert!(report.message.chars().all(|c| !c.is_control()));
         page.kind = KIND_TRAP;
         page.vector = u64::MAX;
-        assert!(GuestReport::new(&page).to_string().contains("unknown exception"));
+        assert!(GuestReport::new(&page, 0, 1).to_string().contains("unknown exception"));
+    }
+
+    #[test]
+    fn report_names_the_vcpu_or_who_told() {
+        let mut page = Report::new_zeroed();
+        page.kind = KIND_PANIC;
+        // Named by the guest, told by, of how many; shown.
+        for (named, told_by, vcpus, shown) in
+            [(3, 0, 4, 3), (0, 3, 4, 0), (4, 2, 4, 2), (u64::MAX, 1, 2, 1), (1 << 32, 0, 1, 0)]
+        {
+            page.vcpu = named;
+            let report = GuestReport::new(&page, told_by, vcpus);
+            assert_eq!(report.vcpu, shown);
+            assert!(report.to_string().ends_with(&format!("on vCPU {shown}")), "{report}");
+        }
     }
 }

@@ -5,6 +5,7 @@ mod pending;
 mod random;
 mod rig;
 mod stores;
+mod vcpus;
 
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
 use wirevm_abi::{Status, VERSION, feature, op};

@@ -13,6 +13,7 @@ mod populate;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod service;
+mod state;
 #[cfg(test)]
 mod test;
 mod watch;

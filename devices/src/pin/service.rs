@@ -1,24 +1,21 @@
-//! The pin service: admission, locking, undoing, and what can't be unlocked yet.
+//! The pin service: what is asked of the host, undoing, and what can't be unlocked yet.
 
 use std::error::Error;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use wirevm_abi::RamRange;
 
 use super::error::PinError;
-use super::ledger::{Ledger, LedgerError};
 use super::limit::{self, Refusal};
 use super::method::{PinMethod, PinMethodError};
+use super::state::{Locking, State};
 use super::watch::StorageWatch;
 use crate::log_limit::LogLimit;
 use crate::page_run::PageRun;
-use crate::run_set::RunSet;
 
 /// Deferred runs that one call tries to release, so that a call's cost stays bounded.
 const RETRIES: usize = 64;
-/// Map entries that a locked run can cost: itself and the rest that it splits off.
-const ENTRIES_PER_RUN: u64 = 2;
 
 /// What a [`PinService`] may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,37 +49,52 @@ pub struct PinStats {
 
 /// Holds pages of one machine's RAM in memory, as often as they are wired.
 ///
-/// A call takes a list of ranges and does all of it or nothing. Calls wait for one another, since counts, locks
-/// and quota must change together (rule S5); [`PinService::stats`] does not wait.
+/// A call takes a list of ranges and does all of it or nothing. Counts and quota change together, before the host is asked
+/// (rule S5), and nothing is locked here while the host works: calls about other pages go on, calls about the same ones
+/// wait, and [`PinService::stats`] never does. What a call is locking counts against the quota, whether or not the host will
+/// refuse it.
 #[derive(Debug)]
 pub struct PinService {
     method: Box<dyn PinMethod>,
     ram_pages: u64,
-    map_entry_budget: u64,
-    /// Taken before `published`; held while the host locks.
+    /// Taken before `published`; never held while the host works.
     state: Mutex<State>,
-    /// Asked while `state` is held.
+    /// Told when a call has let go of its pages.
+    changed: Condvar,
     watch: StorageWatch,
-    published: Mutex<PinStats>,
+    pub(super) published: Mutex<PinStats>,
     refusals: LogLimit,
     deferrals: LogLimit,
 }
 
+/// Pages that a call is at work on. It lets go of them at the end of the call, be it a panic.
 #[derive(Debug)]
-struct State {
-    ledger: Ledger,
-    /// Pages that the host may hold locked: those wired and those deferred.
-    locked: RunSet,
-    /// Pages that must be unlocked and are not, or not surely.
-    deferred: RunSet,
-    /// Wired pages that were locked when storage had failed already: they may hold an old version of what was stored.
-    doubtful: RunSet,
-    /// Page from which the next deferred runs are tried.
-    retry_from: u64,
-    quota_pages: u64,
-    peak_pages: u64,
-    lock_calls: u64,
-    unlock_calls: u64,
+struct Claim<'a> {
+    service: &'a PinService,
+    runs: Vec<PageRun>,
+}
+
+impl Claim<'_> {
+    /// Lets go of the pages, with the state that the call leaves.
+    fn end(mut self, state: &mut State) {
+        self.let_go(state);
+    }
+
+    fn let_go(&mut self, state: &mut State) {
+        for run in self.runs.drain(..) {
+            state.busy.remove(run);
+        }
+        self.service.changed.notify_all();
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.runs.is_empty() {
+            let service = self.service;
+            self.let_go(&mut service.state());
+        }
+    }
 }
 
 impl PinService {
@@ -92,18 +104,8 @@ impl PinService {
         let service = Self {
             method,
             ram_pages: config.ram_pages,
-            map_entry_budget: config.map_entry_budget,
-            state: Mutex::new(State {
-                ledger: Ledger::new(),
-                locked: RunSet::default(),
-                deferred: RunSet::default(),
-                doubtful: RunSet::default(),
-                retry_from: 0,
-                quota_pages: config.quota_pages,
-                peak_pages: 0,
-                lock_calls: 0,
-                unlock_calls: 0,
-            }),
+            state: Mutex::new(State::new(config)),
+            changed: Condvar::new(),
             watch: StorageWatch::default(),
             published: Mutex::default(),
             refusals: LogLimit::default(),
@@ -124,10 +126,7 @@ impl PinService {
     /// file, memory still holds what the guest stored. For [`crate::sync::WiredOracle`].
     #[must_use]
     pub fn is_held(&self, run: PageRun) -> bool {
-        let state = self.state();
-        let deferred = state.deferred.overlap_pages(run);
-        let locked = state.locked.holding(run.first()).is_some_and(|held| held.end() >= run.end());
-        locked && deferred == 0 && state.doubtful.overlap_pages(run) == 0
+        self.state().is_held(run)
     }
 
     /// Wires every page of a range once more. See [`PinService::wire_all`].
@@ -162,24 +161,45 @@ impl PinService {
     /// # Partial effects
     /// None on error: what was locked is unlocked, or, where the host refuses that, deferred (H2).
     pub fn wire_all(&self, ranges: &[RamRange]) -> Result<(), PinError> {
-        self.check_inside(ranges)?;
-        let mut state = self.state();
-        self.retry_deferred(&mut state);
+        let runs = self.check_inside(ranges)?;
+        let mut state = self.wait_for(self.retry_deferred(self.state()), &runs);
         let edges = state.count_up(ranges)?;
-        let result = self.admit(&state, &edges).and_then(|()| self.lock_all(&mut state, &edges));
-        if result.is_err() {
+        if let Err(error) = state.admit(&edges) {
             state.count_down(ranges)?;
+            self.publish(&state);
+            drop(state);
+            return Err(self.refused(error));
         }
-        state.peak_pages = state.peak_pages.max(state.locked.pages());
+        if edges.is_empty() {
+            self.publish(&state);
+            return Ok(());
+        }
+        let locking = state.begin_locking(&edges);
+        let claim = self.claim(&mut state, runs);
         self.publish(&state);
         drop(state);
-        if let Err(error) = &result
-            && error.status() != wirevm_abi::Status::QUOTA
-            && let Some(number) = self.refusals.count()
-        {
-            log::warn!("wire refused ({number} times so far): {}", with_sources(error));
-        }
-        result
+        let result = self.lock_all(&locking);
+        // Locked first and looked at then: a failure that comes later finds the pages in memory.
+        let doubtful = result.is_ok() && self.watch.has_failed();
+        let mut state = self.state();
+        let result = match result {
+            Ok(()) => {
+                state.lock_calls += edges.len() as u64;
+                state.end_locking(&locking, doubtful);
+                Ok(())
+            }
+            Err(Undone { error, unlocked }) => {
+                state.lock_calls += unlocked.len() as u64;
+                state.unlock_calls += unlocked.len() as u64;
+                state.undo_locking(&locking, &unlocked);
+                state.count_down(ranges)?;
+                Err(error)
+            }
+        };
+        claim.end(&mut state);
+        self.publish(&state);
+        drop(state);
+        result.map_err(|error| self.refused(error))
     }
 
     /// Unwires every page of every range once.
@@ -194,44 +214,43 @@ impl PinService {
     /// # Partial effects
     /// None on error.
     pub fn unwire_all(&self, ranges: &[RamRange]) -> Result<(), PinError> {
-        self.check_inside(ranges)?;
-        let mut state = self.state();
-        self.retry_deferred(&mut state);
+        let runs = self.check_inside(ranges)?;
+        let mut state = self.wait_for(self.retry_deferred(self.state()), &runs);
         let edges = state.count_down(ranges)?;
         for edge in &edges {
             state.deferred.insert(*edge);
             state.doubtful.remove(*edge);
         }
         for edge in edges {
-            // Older deferred pages beside it go in the same call.
+            // Older deferred pages beside it go in the same call. Another call may have come first.
             if let Some(run) = state.deferred.holding(edge.first()) {
-                self.release(&mut state, run, false);
+                state = self.release(state, run, false);
             }
         }
         self.publish(&state);
         Ok(())
     }
 
-    /// Forgets all wire counts and unlocks everything, as when the machine resets or ends.
+    /// Forgets all wire counts and unlocks everything, as when the machine resets or ends. Waits for calls that are at work.
     ///
     /// What the host does not unlock is deferred.
     pub fn release_all(&self) {
-        let mut state = self.state();
-        state.ledger = Ledger::new();
-        state.doubtful = RunSet::default();
-        state.deferred = state.locked.clone();
-        if let Some(all) = PageRun::new(0, self.ram_pages)
+        let all = PageRun::new(0, self.ram_pages);
+        let mut state = self.wait_for(self.state(), all.as_slice());
+        state.forget();
+        if let Some(all) = all
             && !state.locked.is_empty()
         {
             // One call for everything removes map entries and never needs more.
             state.unlock_calls += 1;
             if self.method.unlock(all).is_ok() {
-                state.locked = RunSet::default();
-                state.deferred = RunSet::default();
+                state.all_unlocked();
             }
         }
-        for run in state.deferred.to_runs() {
-            self.release(&mut state, run, true);
+        let mut from = 0;
+        while let Some(run) = state.deferred.next_from(from) {
+            from = run.end();
+            state = self.release(state, run, true);
         }
         self.publish(&state);
     }
@@ -251,13 +270,19 @@ impl PinService {
 
     /// Does something to pages while none of them is wired and none can become so; `None`, and nothing is done, when one is.
     ///
-    /// Calls that wire or unwire wait meanwhile. Pages that nobody wires but the host still holds locked don't count.
+    /// Calls about these pages wait meanwhile. Pages that nobody wires but the host still holds locked don't count.
     pub fn while_unwired<T>(&self, range: RamRange, act: impl FnOnce() -> T) -> Option<T> {
-        let state = self.state();
-        // Locked pages are those that are wired and those that are deferred, and none is both.
-        let is_wired = state.locked.overlap_pages(range.into()) > state.deferred.overlap_pages(range.into());
-        // The lock is held until the act is done.
-        (!is_wired).then(act)
+        let run = range.into();
+        let mut state = self.wait_for(self.state(), &[run]);
+        // Locked pages that no call is at work on are those that are wired and those that are deferred, and none is both.
+        if state.locked.overlap_pages(run) > state.deferred.overlap_pages(run) {
+            return None;
+        }
+        let claim = self.claim(&mut state, vec![run]);
+        drop(state);
+        let result = act();
+        claim.end(&mut self.state());
+        Some(result)
     }
 
     /// Returns how often a page is wired.
@@ -266,152 +291,122 @@ impl PinService {
         self.state().ledger.count(page)
     }
 
-    /// Returns what the service held and had done after the last call that ended.
+    /// Returns what the service holds and has done, including what calls have taken that are at work. Doesn't wait.
     #[must_use]
     pub fn stats(&self) -> PinStats {
         *self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self, state: &State) {
-        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = PinStats {
-            wired_pages: state.ledger.wired_pages(),
-            deferred_pages: state.deferred.pages(),
-            peak_pages: state.peak_pages,
-            quota_pages: state.quota_pages,
-            locked_runs: state.locked.runs(),
-            lock_calls: state.lock_calls,
-            unlock_calls: state.unlock_calls,
-        };
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = state.stats();
     }
 
-    fn check_inside(&self, ranges: &[RamRange]) -> Result<(), PinError> {
+    /// Returns the ranges, joined.
+    fn check_inside(&self, ranges: &[RamRange]) -> Result<Vec<PageRun>, PinError> {
         match ranges.iter().find(|range| range.end() > self.ram_pages) {
             Some(range) => Err(PinError::Outside { range: *range, ram_pages: self.ram_pages }),
-            None => Ok(()),
+            None => Ok(PageRun::join(ranges.iter().map(|range| PageRun::from(*range)).collect())),
         }
     }
 
-    /// Checks quota and map entries for runs that are to be locked.
-    fn admit(&self, state: &State, edges: &[PageRun]) -> Result<(), PinError> {
-        let asked_pages: u64 = edges.iter().map(|edge| edge.pages() - state.locked.overlap_pages(*edge)).sum();
-        let (locked_pages, quota_pages) = (state.locked.pages(), state.quota_pages);
-        if asked_pages > quota_pages.saturating_sub(locked_pages) {
-            return Err(PinError::Quota { asked_pages, locked_pages, quota_pages });
+    /// Waits until no call is at work on any of the runs.
+    fn wait_for<'a>(&'a self, state: MutexGuard<'a, State>, runs: &[PageRun]) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_while(state, |state| runs.iter().any(|run| state.is_busy(*run)));
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes pages that no call is at work on, until the claim ends.
+    fn claim(&self, state: &mut State, runs: Vec<PageRun>) -> Claim<'_> {
+        runs.iter().for_each(|run| state.busy.insert(*run));
+        Claim { service: self, runs }
+    }
+
+    /// Tells of a refusal that is not the guest's own doing.
+    fn refused(&self, error: PinError) -> PinError {
+        if error.status() != wirevm_abi::Status::QUOTA
+            && let Some(number) = self.refusals.count()
+        {
+            log::warn!("wire refused ({number} times so far): {}", with_sources(&error));
         }
-        // Each edge adds itself and joins its neighbours; edges do not touch one another.
-        let joined: u64 = edges.iter().map(|edge| state.locked.neighbours(*edge)).sum();
-        let added = u64::try_from(edges.len()).unwrap_or(u64::MAX);
-        let runs = (state.locked.runs() + added).saturating_sub(joined);
-        let entries = runs.saturating_mul(ENTRIES_PER_RUN);
-        if entries > self.map_entry_budget && runs > state.locked.runs() {
-            return Err(PinError::HostMapFragmentation { runs, entries, budget: self.map_entry_budget });
-        }
-        Ok(())
+        error
     }
 
     /// Locks runs in order. On error, unlocks every run that it touched: exactly the pages that were not wired
     /// before, the one that failed included, since nobody knows what a failed lock has left (H2).
-    fn lock_all(&self, state: &mut State, edges: &[PageRun]) -> Result<(), PinError> {
-        for (index, edge) in edges.iter().enumerate() {
-            let locked_pages = state.locked.pages();
-            state.lock_calls += 1;
-            let result = self.method.lock(*edge);
-            state.locked.insert(*edge);
-            let Err(source) = result else { continue };
-            for touched in edges.iter().take(index + 1) {
-                state.deferred.insert(*touched);
-                self.release(state, *touched, true);
-            }
-            return Err(sort_error(*edge, locked_pages, source));
-        }
-        edges.iter().for_each(|run| state.deferred.remove(*run));
-        // Locked first and looked at then: a failure that comes later finds the pages in memory.
-        if !edges.is_empty() && self.watch.has_failed() {
-            edges.iter().for_each(|run| state.doubtful.insert(*run));
+    fn lock_all(&self, locking: &Locking) -> Result<(), Undone> {
+        for (index, (run, locked_pages)) in locking.runs.iter().enumerate() {
+            let Err(source) = self.method.lock(*run) else { continue };
+            let error = sort_error(*run, *locked_pages, source);
+            let touched = locking.runs.iter().take(index + 1);
+            let unlocked = touched.map(|(run, _)| self.unlock(*run)).collect();
+            return Err(Undone { error, unlocked });
         }
         Ok(())
     }
 
     /// Tries some deferred runs, going round.
-    fn retry_deferred(&self, state: &mut State) {
+    fn retry_deferred<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let tries = usize::try_from(state.deferred.runs()).unwrap_or(RETRIES).min(RETRIES);
         for _ in 0..tries {
             let next = state.deferred.next_from(state.retry_from).or_else(|| state.deferred.next_from(0));
-            let Some(run) = next else { return };
+            let Some(run) = next else { break };
             state.retry_from = run.end();
-            self.release(state, run, false);
+            state = self.release(state, run, false);
         }
+        state
     }
 
-    /// Unlocks a deferred run, unless that would split a locked one past the budget; `forced` ignores that.
-    fn release(&self, state: &mut State, run: PageRun, forced: bool) {
-        let splits =
-            state.locked.holding(run.first()).is_some_and(|held| held.first() < run.first() && run.end() < held.end());
-        let entries = (state.locked.runs() + 1).saturating_mul(ENTRIES_PER_RUN);
-        if splits && entries > self.map_entry_budget && !forced {
+    /// Unlocks a deferred run, unless that would split a locked one past the budget; `forced` ignores that. One that a call is
+    /// at work on stays for later. The state is not locked meanwhile.
+    fn release<'a>(&'a self, mut state: MutexGuard<'a, State>, run: PageRun, forced: bool) -> MutexGuard<'a, State> {
+        if state.is_busy(run) {
+            return state;
+        }
+        if !forced && state.splits_too_much(run) {
             if let Some(number) = self.deferrals.count() {
                 log::warn!("host map fragmentation: pages {run} stay locked for now ({number} times so far)");
             }
-            return;
+            return state;
         }
-        state.unlock_calls += 1;
-        match self.method.unlock(run) {
-            Ok(()) => {
-                state.locked.remove(run);
-                state.deferred.remove(run);
-            }
-            Err(error) => {
-                if let Some(number) = self.deferrals.count() {
-                    log::warn!("pages {run} stay locked for now ({number} times so far): {error}");
-                }
-            }
-        }
+        state.begin_unlocking(run);
+        let claim = self.claim(&mut state, vec![run]);
+        self.publish(&state);
+        drop(state);
+        let is_unlocked = self.unlock(run);
+        let mut state = self.state();
+        state.end_unlocking(run, is_unlocked);
+        claim.end(&mut state);
+        self.publish(&state);
+        state
     }
+
+    /// Asks the host to unlock a run; tells whether it has.
+    fn unlock(&self, run: PageRun) -> bool {
+        let result = self.method.unlock(run);
+        if let Err(error) = &result
+            && let Some(number) = self.deferrals.count()
+        {
+            log::warn!("pages {run} stay locked for now ({number} times so far): {error}");
+        }
+        result.is_ok()
+    }
+}
+
+/// Locks that failed and were undone.
+struct Undone {
+    error: PinError,
+    /// For each run that the host was asked to lock, whether it has unlocked it again.
+    unlocked: Vec<bool>,
 }
 
 impl Drop for PinService {
     fn drop(&mut self) {
         self.release_all();
     }
-}
-
-impl State {
-    /// Counts all ranges up or none, and returns the runs that were not wired before.
-    fn count_up(&mut self, ranges: &[RamRange]) -> Result<Vec<PageRun>, LedgerError> {
-        count_all(&mut self.ledger, ranges, Ledger::wire, Ledger::unwire)
-    }
-
-    /// Counts all ranges down or none, and returns the runs that are not wired any more.
-    fn count_down(&mut self, ranges: &[RamRange]) -> Result<Vec<PageRun>, LedgerError> {
-        count_all(&mut self.ledger, ranges, Ledger::unwire, Ledger::wire)
-    }
-}
-
-type Change = fn(&mut Ledger, RamRange) -> Result<Vec<PageRun>, LedgerError>;
-
-fn count_all(
-    ledger: &mut Ledger,
-    ranges: &[RamRange],
-    change: Change,
-    inverse: Change,
-) -> Result<Vec<PageRun>, LedgerError> {
-    let mut edges = Vec::new();
-    for (done, range) in ranges.iter().enumerate() {
-        match change(ledger, *range) {
-            Ok(new) => edges.extend(new),
-            Err(error) => {
-                for range in ranges.iter().take(done) {
-                    inverse(ledger, *range)?;
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(PageRun::join(edges))
 }
 
 /// Joins an error and what is behind it: what was tried, and why it failed.

@@ -1,5 +1,7 @@
 //! The pin service against a host that fails when told to.
 
+mod beside;
+
 use proptest::prelude::{any, prop, proptest};
 use wirevm_abi::{RamRange, Status};
 

@@ -9,6 +9,9 @@
 //! The host's own page tables map RAM twice with 2 MiB pages, writable and executable: all of it at
 //! [`DIRECT_BASE`], and its first gigabyte (or less) at [`IMAGE_BASE`]. A guest may go on using the tables below
 //! the host's top-level one, for as long as it likes: they lie in the reserved pages.
+//!
+//! This is vCPU 0's state. Every other vCPU waits outside the guest until [`op::START_VCPU`](crate::op::START_VCPU), and
+//! starts in the same state, but for what that call says of `RIP` and `RDI`.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -21,6 +24,9 @@ pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 
 /// Virtual address at which the host's page tables show RAM offset 0 of all of RAM.
 pub const DIRECT_BASE: u64 = 0xffff_c000_0000_0000;
+
+/// Most vCPUs of a machine.
+pub const MAX_VCPUS: u64 = 16;
 
 /// Most runs of zero pages that the boot info lists.
 pub const MAX_ZERO_RUNS: usize = 16;
@@ -46,10 +52,10 @@ pub struct BootInfo {
     pub version: u64,
     /// Size of RAM in pages; a multiple of 512.
     pub ram_pages: u64,
-    /// Number of vCPUs.
+    /// Number of vCPUs: 1 to [`MAX_VCPUS`].
     pub vcpus: u64,
     /// The pages that the loader used, one run from page 0: image, this page, call pages, rings, report page,
-    /// and the host's page tables. Everything else is free.
+    /// the host's page tables, and the archive. Everything else is free.
     pub reserved_pages: u64,
     /// The host's page tables, within the reserved pages; the first one is the top level.
     pub boot_tables: PageRun,
@@ -71,11 +77,15 @@ pub struct BootInfo {
     pub serial_vector: u64,
     /// Most detailed level that the guest should log: 0 off, 1 error to 5 trace.
     pub log_level: u64,
+    /// Rate of the time-stamp counter of every vCPU, in kHz; 0 where the host does not know it.
+    pub tsc_khz: u64,
+    /// The [archive](crate::archive) of programs, within the reserved pages; no pages where there is none.
+    pub archive: PageRun,
     /// Number of valid entries in `zero_runs`.
     pub zero_run_count: u64,
     /// Runs of free pages whose content, in RAM and on stable storage, is known to be zero.
     pub zero_runs: [PageRun; MAX_ZERO_RUNS],
 }
 
-const _: () = assert!(size_of::<BootInfo>() == 17 * 8 + MAX_ZERO_RUNS * 16);
+const _: () = assert!(size_of::<BootInfo>() == 20 * 8 + MAX_ZERO_RUNS * 16);
 const _: () = assert!(size_of::<BootInfo>() <= 4096);

@@ -37,6 +37,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod boot;
 pub mod call;
 pub mod completion;
@@ -51,6 +52,7 @@ pub mod ring;
 pub mod stat;
 mod status;
 mod store_name;
+pub mod user;
 
 pub use range::RamRange;
 pub use status::Status;

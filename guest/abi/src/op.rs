@@ -47,6 +47,10 @@ pub const OPEN_STORE: u16 = 11;
 /// Closes a store, whose number means nothing any more. Word 1: its number; words 2 and 3: zero. *Busy* while a request
 /// about it has no completion. What was returned and not synchronized is not known to be stable.
 pub const CLOSE_STORE: u16 = 12;
+/// Starts a vCPU that has not run yet. Word 1: its index, at least 1; word 2: the virtual address of its first instruction,
+/// canonical; word 3: what it finds in `RDI`. The rest of its state is that of [vCPU 0 at entry](crate::boot). Answered at once.
+/// *Invalid argument* for an index or an address that can't be; *busy* when it has been started before.
+pub const START_VCPU: u16 = 13;
 
 /// `WIRE` flag: wire pages as they appear instead of making them present at once. Offered where
 /// [`feature::WIRE_ON_FAULT`](crate::feature::WIRE_ON_FAULT) is set.

@@ -18,6 +18,17 @@ pub struct DataRun {
     pub token: u64,
 }
 
+/// How a vCPU starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuStart {
+    /// Its index, as the guest says: at least 1, of which a machine may have fewer.
+    pub vcpu: u32,
+    /// The virtual address of its first instruction; canonical.
+    pub entry: u64,
+    /// What it finds in `RDI`.
+    pub argument: u64,
+}
+
 /// Whether a sync waits for stable storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncWait {
@@ -89,6 +100,8 @@ pub enum Request {
         /// The store's number, as the guest says.
         store: u16,
     },
+    /// [`op::START_VCPU`].
+    StartVcpu(VcpuStart),
 }
 
 /// Decodes one entry for a RAM of `ram_pages` pages.
@@ -150,8 +163,19 @@ pub fn decode(entry: &CallEntry, ram_pages: u64) -> Result<Request, Status> {
             (0, Ok(store), 0, 0) => Ok(Request::CloseStore { store }),
             _ => Err(Status::INVALID_ARGUMENT),
         },
+        op::START_VCPU => match (entry.flags(), u32::try_from(first)) {
+            (0, Ok(vcpu @ 1..)) if is_canonical(second) => {
+                Ok(Request::StartVcpu(VcpuStart { vcpu, entry: second, argument: third }))
+            }
+            _ => Err(Status::INVALID_ARGUMENT),
+        },
         _ => Err(Status::UNSUPPORTED),
     }
+}
+
+/// Tells whether a processor takes `address` as a virtual one: its bits from 47 on are alike.
+const fn is_canonical(address: u64) -> bool {
+    matches!(address >> 47, 0 | 0x1_ffff)
 }
 
 /// Returns the store's number in an entry's flags, of which nothing else may be set.
@@ -174,11 +198,17 @@ fn data_run(entry: &CallEntry, ram_pages: u64) -> Result<DataRun, Status> {
 
 #[cfg(test)]
 mod test {
-    use super::{DataRun, Request, SyncWait, decode};
+    use super::{DataRun, Request, SyncWait, VcpuStart, decode};
     use crate::call::CallEntry;
     use crate::{Status, op};
 
     const RAM: u64 = 512;
+    const TOP_OF_LOWER: u64 = 0x7fff_ffff_ffff;
+    const BOTTOM_OF_UPPER: u64 = 0xffff_8000_0000_0000;
+
+    fn start(vcpu: u32, entry: u64, argument: u64) -> Request {
+        Request::StartVcpu(VcpuStart { vcpu, entry, argument })
+    }
 
     fn try_all(entry: &CallEntry) -> Result<Request, Status> {
         let request = decode(entry, RAM);
@@ -192,6 +222,11 @@ mod test {
         ) = request
         {
             assert!(range.pages() > 0 && range.end() <= RAM && range.end() - range.first() == range.pages());
+        }
+        if let Ok(Request::StartVcpu(start)) = request {
+            // Sign-extended from bit 47, it is itself.
+            let extended = i64::from_le_bytes(start.entry.to_le_bytes()) << 16 >> 16;
+            assert!(start.vcpu > 0 && extended.to_le_bytes() == start.entry.to_le_bytes());
         }
         request
     }
@@ -225,6 +260,9 @@ mod test {
             (CallEntry::new(op::OPEN_STORE, 0, [0x61, 0, 8]), Request::OpenStore { name, pages: 8, exclusive: false }),
             (CallEntry::new(op::OPEN_STORE, 1, [0x61, 0, 8]), Request::OpenStore { name, pages: 8, exclusive: true }),
             (CallEntry::new(op::CLOSE_STORE, 0, [7, 0, 0]), Request::CloseStore { store: 7 }),
+            (CallEntry::new(op::START_VCPU, 0, [1, TOP_OF_LOWER, u64::MAX]), start(1, TOP_OF_LOWER, u64::MAX)),
+            (CallEntry::new(op::START_VCPU, 0, [15, BOTTOM_OF_UPPER, 0]), start(15, BOTTOM_OF_UPPER, 0)),
+            (CallEntry::new(op::START_VCPU, 0, [u32::MAX.into(), u64::MAX, 9]), start(u32::MAX, u64::MAX, 9)),
         ];
         for (entry, request) in cases {
             assert_eq!(try_all(&entry), Ok(request));
@@ -260,6 +298,11 @@ mod test {
             (CallEntry::new(op::OPEN_STORE, 0, [0x61, 0, 0]), Status::INVALID_ARGUMENT),
             (CallEntry::new(op::OPEN_STORE, 0, [0x2f, 0, 8]), Status::INVALID_ARGUMENT),
             (CallEntry::new(op::CLOSE_STORE, 0, [1 << 16, 0, 0]), Status::INVALID_ARGUMENT),
+            (CallEntry::new(op::START_VCPU, 1, [1, 0, 0]), Status::INVALID_ARGUMENT),
+            (CallEntry::new(op::START_VCPU, 0, [0, 0, 0]), Status::INVALID_ARGUMENT),
+            (CallEntry::new(op::START_VCPU, 0, [1 << 32 | 1, 0, 0]), Status::INVALID_ARGUMENT),
+            (CallEntry::new(op::START_VCPU, 0, [1, TOP_OF_LOWER + 1, 0]), Status::INVALID_ARGUMENT),
+            (CallEntry::new(op::START_VCPU, 0, [1, BOTTOM_OF_UPPER - 1, 0]), Status::INVALID_ARGUMENT),
             (CallEntry::new(0, 0, [0; 3]), Status::UNSUPPORTED),
             (CallEntry::new(u16::MAX, u32::MAX, [u64::MAX; 3]), Status::UNSUPPORTED),
         ];
@@ -279,7 +322,7 @@ mod test {
             }
         }
         edges[filled..].copy_from_slice(&[0, u64::MAX, RAM - 1, RAM, RAM + 1, RAM * 2, u64::MAX - RAM, 3]);
-        for op in 0..=13_u64 {
+        for op in 0..=u64::from(op::START_VCPU) + 1 {
             for flags in [0, 1, 2, 3, u64::from(u32::MAX)] {
                 let control = op | flags << 32;
                 for first in edges {

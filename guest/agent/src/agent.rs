@@ -2,6 +2,7 @@
 
 mod at_once;
 mod managed;
+mod programs;
 mod state;
 #[cfg(test)]
 mod test;
@@ -13,17 +14,18 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use spin::Mutex;
+use spin::mutex::Mutex;
 use wirevm_map::{Host, KernReturn, MapLimits, Ports, Vm, VmMap};
 
 use self::managed::Object;
+use self::programs::Watch;
 use self::whole::restless;
 use crate::command::{Command, Crash, MAIN_TASK, Request};
 use crate::manager::Manager;
 use crate::operate::{Outcome, done, map_object, on_map, placement};
 use crate::platform::Platform;
 use crate::reply::Reply;
-use crate::threads::{Kind, Threads, Work};
+use crate::threads::{Kind, Threads, Woken, Work};
 
 /// What became of a command.
 #[derive(Debug)]
@@ -50,11 +52,13 @@ pub struct Agent<P: Ports, L> {
     platform: Arc<L>,
     /// The limit on user wiring that the system began with, in pages.
     user_wire_limit_pages: u64,
-    state: Mutex<State<P>>,
+    /// Held while threads are polled, and so while maps change.
+    state: Mutex<State<P>, P::Relax>,
 }
 
 struct State<P: Ports> {
     vm: Arc<Vm<P>>,
+    platform: Arc<dyn Platform<P>>,
     tasks: BTreeMap<u64, Task<P>>,
     objects: BTreeMap<u64, Arc<Object<P>>>,
     /// Every operation that has not ended, whether a request gave it a number or not.
@@ -87,6 +91,10 @@ struct Task<P: Ports> {
     /// What the task does as a manager, if it is one.
     manager: Option<Arc<Manager<P>>>,
     limits: MapLimits,
+    /// The program that runs in it, or did, if it was made for one.
+    program: Option<Arc<Watch>>,
+    /// Its program is being loaded: nobody may touch it yet.
+    is_starting: bool,
     /// Its map is being destroyed: there is nothing more to do with it.
     is_ending: bool,
     /// `mlockall` was called, which may stand for what is mapped later.
@@ -122,6 +130,8 @@ impl<P: Ports> Task<P> {
             map,
             manager: None,
             limits: MapLimits::default(),
+            program: None,
+            is_starting: false,
             is_ending: false,
             has_locked_all: false,
             has_heap: false,
@@ -132,9 +142,10 @@ impl<P: Ports> Task<P> {
 impl<P: Ports, L: Platform<P>> Agent<P, L> {
     /// Returns the agent of a system whose first task has that map.
     pub fn new(main: VmMap<P>, platform: L) -> Self {
-        let main = Arc::new(main);
+        let (main, platform) = (Arc::new(main), Arc::new(platform));
         let state = State {
             vm: Arc::clone(main.vm()),
+            platform: Arc::clone(&platform) as Arc<dyn Platform<P>>,
             answers_told: main.vm().host().answered(),
             tasks: BTreeMap::from([(MAIN_TASK, Task::of(Arc::clone(&main)))]),
             objects: BTreeMap::new(),
@@ -145,7 +156,7 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
             last_object: 0,
         };
         let user_wire_limit_pages = main.vm().user_wire_limit_pages();
-        Self { main, platform: Arc::new(platform), user_wire_limit_pages, state: Mutex::new(state) }
+        Self { main, platform, user_wire_limit_pages, state: Mutex::new(state) }
     }
 
     /// Returns the first task's map.
@@ -153,9 +164,9 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
         &self.main
     }
 
-    /// Returns the maps of all tasks, the first task's first.
+    /// Returns the maps of all tasks, the first task's first, and behind them those of programs' children.
     pub fn maps(&self) -> Vec<Arc<VmMap<P>>> {
-        self.state.lock().tasks.values().map(|task| Arc::clone(&task.map)).collect()
+        self.state.lock().maps()
     }
 
     /// Returns the machine below the maps.
@@ -176,9 +187,21 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
         if !waits || !matches!(answer, Answer::Reply(Reply::Awaits)) {
             return answer;
         }
-        let woken = self.state.lock().threads.woken();
-        woken.await;
+        self.woken().await;
         self.answer_now(words)
+    }
+
+    /// Returns what ends when a thread can go on, which is when [`Agent::settle`] is worth calling. One such wait is served at a
+    /// time, that of [`Agent::answer`] included.
+    pub fn woken(&self) -> Woken {
+        self.state.lock().threads.woken()
+    }
+
+    /// Polls the threads until none can go on. Every request begins with this; between requests, it lets operations go on that a
+    /// program or the host has woken. Never waits for anything but other callers.
+    pub fn settle(&self) {
+        // What does not come to an end is told in answer to the next request.
+        let _comes_to_an_end = self.state.lock().settle();
     }
 
     /// Carries out the request in `words` (without its id): polls the threads until none can go on, and says where the
@@ -289,8 +312,12 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
             Command::EndTask if task != MAIN_TASK => {
                 let ending = state.task(task)?;
                 ending.is_ending = true;
-                let (map, manager) = (Arc::clone(&ending.map), ending.manager.clone());
+                let (map, manager, program) = (Arc::clone(&ending.map), ending.manager.clone(), ending.program.clone());
                 Box::pin(async move {
+                    if let Some(program) = program {
+                        program.kill();
+                        program.end().await;
+                    }
                     if let Some(manager) = manager {
                         manager.die().await;
                     }
@@ -322,6 +349,9 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
             Command::MapObject { object, .. } => {
                 let (map, object) = (Arc::clone(&state.task(task)?.map), state.object(object)?);
                 Box::pin(async move { Outcome::Reply(map_object(map, &object.handle, command).await) })
+            }
+            Command::Program { .. } | Command::AwaitProgram { .. } | Command::KillProgram { .. } => {
+                return self.start_program(state, command);
             }
             Command::Die | Command::LockRequest { .. } => return state.start_managed(task, command).map(Start::Work),
             Command::Submap { address, size } => {

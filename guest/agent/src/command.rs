@@ -44,7 +44,8 @@ impl Request {
 /// An operation on a guest's task. Addresses and sizes are in bytes; flags carry the numbers of the
 /// operation's own flag type, unknown bits included, because how those are answered is the map's business.
 ///
-/// Any operation that waits for something which nobody is about to do is answered by `Blocked`, and goes on when it can.
+/// Any operation that waits for something which nobody is about to do is answered by `Blocked`, and goes on when it can. While the host
+/// has something to answer, or a program runs, that can't be known: it is answered by `Awaits` then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Allocates zero-filled memory: anywhere, or at `address`. Answered by `Address`.
@@ -172,7 +173,8 @@ pub enum Command {
     },
     /// Makes a task with an empty map. Answered by `Number`, the task, or `Done`.
     NewTask,
-    /// Ends the task: its map is destroyed, system wirings included. Not for [`MAIN_TASK`]. Answered by `Done`.
+    /// Ends the task: its program, if it has one, is killed, and then its map is destroyed, system wirings included. Not for
+    /// [`MAIN_TASK`]. Answered by `Done`.
     EndTask,
     /// Makes a task that is a copy of the task, as inheritance says. Answered by `Number`, the new task, or `Done`.
     Fork,
@@ -432,7 +434,7 @@ pub enum Command {
     /// storage, or to supply, return or synchronize pages of stores, it has answered since the last time.
     Completions,
     /// Goes on with what was answered by `Awaits`. Answered as that command; by `Awaits` again when the host has answered
-    /// something and that was not enough. Not answered before.
+    /// something, or a program woken something, and that was not enough. Not answered before.
     AwaitHost,
     /// Asks the host for one of its numbers. Answered by `Number` or `Done`.
     Stat {
@@ -441,11 +443,28 @@ pub enum Command {
     },
     /// Gives the content of free memory back to the host. Answered by `Number`, the pages, or `Done`.
     Trim,
-    /// Checks that nothing is under way: no entry is in transition, nobody waits, no thread is left; and every invariant
+    /// Starts the program of an entry of the archive, in a task of its own. Answered by `Number`, the new task; by `Text`, why it
+    /// could not be started; or by `Done`. Nothing is made where it is not started.
+    Program {
+        /// The entry, from 0.
+        entry: u64,
+    },
+    /// Waits for the end of a program and of its children. Answered by `Program`, as often as it is asked until the task ends;
+    /// by `Awaits` before.
+    AwaitProgram {
+        /// The program's task.
+        task: u64,
+    },
+    /// Ends a program and its children, soon. Nothing for one that has ended. Answered by `Done`.
+    KillProgram {
+        /// The program's task.
+        task: u64,
+    },
+    /// Checks that nothing is under way: no program, no entry is in transition, nobody waits, no thread is left; and every invariant
     /// as [`Command::Check`] does. Answered by `Done`, or by `Violation` with the reason.
     Quiesce,
     /// Ends every task but [`MAIN_TASK`], which is emptied, gives all objects back, forgets threads that have ended, sets
-    /// all limits back, and answers as [`Command::Quiesce`].
+    /// all limits back, and answers as [`Command::Quiesce`]. Programs are killed first, and `Awaits` answers until they have ended.
     Reset,
     /// Checks every invariant of the VM system, over all tasks. Answered by `Done`, or by `Violation` with the reason.
     Check,

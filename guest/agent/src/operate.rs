@@ -1,5 +1,6 @@
 //! Operations on one map, which may have to wait.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 
 use wirevm_map::{
@@ -11,6 +12,7 @@ use crate::access;
 use crate::command::Command;
 use crate::lists;
 use crate::platform::Platform;
+use crate::program::Program;
 use crate::reply::Reply;
 
 /// What an operation came to, before the agent has taken note of it.
@@ -21,6 +23,8 @@ pub(crate) enum Outcome<P: Ports> {
     Forked(Arc<VmMap<P>>, MapLimits),
     /// There is a new task with this map, part of another's.
     Submap(Arc<VmMap<P>>),
+    /// This task was made for a program, which was started or not.
+    Program(u64, Result<Arc<dyn Program>, String>),
     /// The task's map is destroyed.
     Ended(u64),
     /// Everything but the emptied main map may go.

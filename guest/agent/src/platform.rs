@@ -1,8 +1,13 @@
 //! What the agent needs of the machine that it runs on.
 
-use alloc::string::String;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use wirevm_map::{OutOfFrames, Ports, VmMap};
+
+use crate::program::ProgramStart;
 
 /// A task address could not be accessed: it is not mapped, or not with the right that the access needs. The map
 /// may be able to put that right.
@@ -46,5 +51,24 @@ pub trait Platform<P: Ports>: Send + Sync + 'static {
     fn check(&self, maps: &[&VmMap<P>]) -> Result<(), String> {
         let _ = maps;
         Ok(())
+    }
+
+    /// Starts the program of the archive's entry `entry` as task `task`, in `map`, which is empty. The agent's state is locked
+    /// while this is called and while the start is polled.
+    fn start_program(&self, task: u64, map: Arc<VmMap<P>>, entry: u64) -> ProgramStart {
+        let _ = (task, map, entry);
+        Box::pin(core::future::ready(Err("programs need a virtual machine".to_string())))
+    }
+
+    /// Returns the maps of the system that belong to no task of the agent's: those of programs' children.
+    fn further_maps(&self) -> Vec<Arc<VmMap<P>>> {
+        Vec::new()
+    }
+
+    /// Returns how many programs, their children included, have not ended. One counts until [`Program::poll_end`] has woken whoever waits.
+    ///
+    /// [`Program::poll_end`]: crate::Program::poll_end
+    fn running_programs(&self) -> u64 {
+        0
     }
 }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use wirevm_map::{Errno, FrameRun, KernReturn, PageRange};
 
 use crate::codec::{Malformed, Reader, put_bytes};
+use crate::program::ProgramEnd;
 
 /// Neighbouring pages with the same count: of an entry's or of a page's wirings, or what `mincore` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +65,13 @@ pub enum Reply {
     Number(u64),
     /// How a POSIX-shaped operation failed.
     Errno(Errno),
-    /// The operation waits for the host, which has been asked. [`Command::AwaitHost`](crate::Command::AwaitHost) goes on with it.
+    /// The operation waits, and the host, which has been asked, or a program, which runs, may let it go on.
+    /// [`Command::AwaitHost`](crate::Command::AwaitHost) goes on with it.
     Awaits,
     /// Words.
     Text(String),
+    /// How a program ended.
+    Program(ProgramEnd),
 }
 
 impl Reply {
@@ -110,6 +114,12 @@ impl Reply {
                 words.push(15);
                 put_bytes(words, text.as_bytes());
             }
+            Self::Program(ProgramEnd::Exited(code)) => words.extend([16, 0, u64::from(*code)]),
+            Self::Program(ProgramEnd::Faulted(text)) => {
+                words.extend([16, 1]);
+                put_bytes(words, text.as_bytes());
+            }
+            Self::Program(ProgramEnd::Killed) => words.extend([16, 2]),
         }
     }
 
@@ -151,6 +161,12 @@ impl Reply {
             }
             14 => Self::Awaits,
             15 => Self::Text(String::from_utf8(from.bytes()?).map_err(|_| Malformed)?),
+            16 => Self::Program(match from.word()? {
+                0 => ProgramEnd::Exited(byte(from.word()?)?),
+                1 => ProgramEnd::Faulted(String::from_utf8(from.bytes()?).map_err(|_| Malformed)?),
+                2 => ProgramEnd::Killed,
+                _ => return Err(Malformed),
+            }),
             _ => return Err(Malformed),
         };
         from.end(reply)
@@ -181,6 +197,7 @@ fn rows<T>(from: &mut Reader<'_>, row: impl Fn(PageRange, u64) -> Option<T>) -> 
 mod test {
     use super::{FrameRow, LayoutRow, Reply};
     use crate::codec::Malformed;
+    use crate::program::ProgramEnd;
     use alloc::vec;
     use alloc::vec::Vec;
     use wirevm_map::{Errno, FrameRun, KernReturn, PageRange};
@@ -210,6 +227,9 @@ mod test {
             Reply::Errno(Errno::NoMem),
             Reply::Awaits,
             Reply::Text("init terminate".into()),
+            Reply::Program(ProgramEnd::Exited(255)),
+            Reply::Program(ProgramEnd::Faulted("write to 0x8".into())),
+            Reply::Program(ProgramEnd::Killed),
         ];
         for reply in replies {
             let mut words = Vec::new();
@@ -237,6 +257,9 @@ mod test {
         assert_eq!(Reply::decode(&[13, 2]), Err(Malformed));
         assert_eq!(Reply::decode(&[13, 1 << 32]), Err(Malformed));
         assert_eq!(Reply::decode(&[15, 1, 0xff]), Err(Malformed));
-        assert_eq!(Reply::decode(&[16]), Err(Malformed));
+        assert_eq!(Reply::decode(&[16, 0, 256]), Err(Malformed));
+        assert_eq!(Reply::decode(&[16, 1, 1, 0xff]), Err(Malformed));
+        assert_eq!(Reply::decode(&[16, 3]), Err(Malformed));
+        assert_eq!(Reply::decode(&[17]), Err(Malformed));
     }
 }

@@ -49,9 +49,15 @@ struct Queue {
     watcher: Option<Waker>,
 }
 
-/// Ends when a thread can go on; see [`Threads::woken`].
+/// Ends when a thread of the agent's can go on; see [`Agent::woken`](crate::Agent::woken).
 #[must_use = "nothing is waited for unless it is awaited"]
-pub(crate) struct Woken(Arc<Ready>);
+pub struct Woken(Arc<Ready>);
+
+impl fmt::Debug for Woken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Woken").finish_non_exhaustive()
+    }
+}
 
 impl Future for Woken {
     type Output = ();
@@ -80,7 +86,7 @@ impl Wake for Wakeup {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_queued.swap(true, Ordering::Relaxed) {
+        if !self.is_queued.swap(true, Ordering::SeqCst) {
             let watcher = {
                 let mut queue = self.ready.0.lock();
                 queue.keys.push_back(self.key);
@@ -109,6 +115,11 @@ impl<T> Threads<T> {
         Woken(Arc::clone(&self.ready))
     }
 
+    /// Tells whether a thread was woken and not polled since.
+    pub(crate) fn can_go_on(&self) -> bool {
+        !self.ready.0.lock().keys.is_empty()
+    }
+
     /// Polls a new thread for the first time. One that does not end is kept; both get a key of their own.
     pub(crate) fn start(&mut self, kind: Kind, work: Work<T>) -> (u64, Option<T>) {
         self.last_key += 1;
@@ -127,8 +138,9 @@ impl<T> Threads<T> {
     }
 
     fn poll(&mut self, mut thread: Thread<T>) -> Option<T> {
-        // A wake during the poll queues the thread again.
-        thread.wakeup.is_queued.store(false, Ordering::Relaxed);
+        // A wake during the poll queues the thread again. An exchange, for a plain store could come after the looks of the poll,
+        // and the wake between them would find the thread queued still.
+        thread.wakeup.is_queued.swap(false, Ordering::SeqCst);
         let waker = Waker::from(Arc::clone(&thread.wakeup));
         match thread.work.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => Some(output),

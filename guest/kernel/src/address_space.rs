@@ -1,17 +1,32 @@
-//! The kernel's own half of every address space: its image, each section with the rights it needs, and the direct
-//! map of RAM.
+//! The kernel's own half of every address space: its image, each section with the rights it needs, the direct map of RAM,
+//! and the stacks of the processors beside the first.
 
 use wirevm_abi::PAGE_SIZE;
 use wirevm_abi::RAM_BASE;
 use wirevm_abi::boot::{BootInfo, DIRECT_BASE, IMAGE_BASE};
 use wirevm_map::{FrameRun, Frames};
 
+use crate::arch::{TRAP_STACK_BYTES, TRAP_STACKS};
 use crate::frames::{Frame, KernelFrames};
 use crate::mem::{Section, copy_upper_half, fill_table, read_table, sections, write_table};
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const NO_EXECUTE: u64 = 1 << 63;
+
+/// Where the stacks of processors stand: the last gigabyte.
+const STACKS_BASE: u64 = 0xffff_ffff_c000_0000;
+/// Pages from one processor's stacks to the next one's.
+pub const STACKS_STRIDE_PAGES: u64 = 64;
+/// Pages of the stack on which a processor runs what interrupts nothing.
+const MAIN_PAGES: u64 = 32;
+/// The end of processor 0's main stack, if it had one here. The main stack comes first, behind a page that is never mapped.
+pub const MAIN_STACK_END: u64 = STACKS_BASE + (1 + MAIN_PAGES) * PAGE_SIZE;
+const TRAP_PAGES: u64 = TRAP_STACK_BYTES as u64 / PAGE_SIZE;
+/// Bytes from one trap stack's end to the next one's: each has a page in front of it that is never mapped.
+pub const TRAP_STACK_STRIDE: u64 = (1 + TRAP_PAGES) * PAGE_SIZE;
+
+const _: () = assert!(1 + MAIN_PAGES + TRAP_STACKS as u64 * (1 + TRAP_PAGES) <= STACKS_STRIDE_PAGES);
 
 const fn root_index(address: u64) -> u64 {
     (address >> 39) % 512
@@ -99,6 +114,43 @@ pub fn build(info: &BootInfo, frames: &'static KernelFrames) -> Frame {
         }
     }
     root
+}
+
+/// Returns the table that an entry links to, made now if there is none.
+fn table_at(frames: &'static KernelFrames, table: Frame, index: u64) -> Option<Frame> {
+    let entry = read_table(table.0, index);
+    if entry & PRESENT != 0 {
+        return Some(Frame(((entry & !(NO_EXECUTE | 0xfff)) - RAM_BASE) / PAGE_SIZE));
+    }
+    let fresh = frames.table()?;
+    write_table(table.0, index, table_entry(fresh));
+    Some(fresh)
+}
+
+/// Maps the stacks of processor `index`, which has none yet, in the kernel's half of every root; returns where its trap stacks
+/// begin: each ends [`TRAP_STACK_STRIDE`] behind the one before. `None` when there are not enough frames.
+pub fn map_stacks(home: Frame, index: usize, frames: &'static KernelFrames) -> Option<u64> {
+    // Below the root, so that all roots have it: they link to the same tables.
+    let pointers = table_at(frames, home, root_index(STACKS_BASE))?;
+    let directory = table_at(frames, pointers, (STACKS_BASE >> 30) % 512)?;
+    let first = index as u64 * STACKS_STRIDE_PAGES;
+    let table = table_at(frames, directory, first / 512)?;
+    let map = |from: u64, pages: u64| {
+        let mut rest = from..from + pages;
+        while !rest.is_empty() {
+            let run = frames.take(rest.end - rest.start)?;
+            let part = rest.start..rest.start + run.pages;
+            fill_table(table.0, part, (RAM_BASE + run.first * PAGE_SIZE) | PRESENT | WRITABLE | NO_EXECUTE, PAGE_SIZE);
+            rest.start += run.pages;
+        }
+        Some(rest.end)
+    };
+    let main_end = map(first % 512 + 1, MAIN_PAGES)?;
+    let mut end = main_end;
+    for _ in 0..TRAP_STACKS {
+        end = map(end + 1, TRAP_PAGES)?;
+    }
+    Some(STACKS_BASE + (first - first % 512 + main_end) * PAGE_SIZE)
 }
 
 /// Makes a root table with an empty lower half and the upper half of `home`, which never changes once [`build`] is done: it

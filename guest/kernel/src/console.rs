@@ -3,6 +3,7 @@
 use core::fmt::{self, Write};
 
 use log::{LevelFilter, Log, Metadata, Record};
+use spin::Mutex;
 use wirevm_abi::port::SERIAL;
 
 use crate::arch::{port_in, port_out_bytes};
@@ -26,12 +27,16 @@ impl Write for Console {
 
 struct Logger;
 
+static LINE: Mutex<()> = Mutex::new(());
+
 impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &Record<'_>) {
+        // One line after the other, whoever writes them.
+        let _line = LINE.lock();
         if writeln!(Console, "[{}] {}", record.level(), record.args()).is_err() {
             // The port takes everything; only a broken Display could fail, and then there is nowhere to say so.
         }

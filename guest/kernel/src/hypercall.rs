@@ -7,10 +7,11 @@ mod requests;
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::iter;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use log::warn;
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 use wirevm_abi::call::{CallEntry, MAX_ENTRIES};
 use wirevm_abi::{Status, StoreName, VERSION, feature, op};
 use wirevm_agent::host_error_of;
@@ -21,6 +22,7 @@ use self::completions::CompletionRing;
 use self::requests::{Arrivals, Calls};
 use crate::mem::SharedWords;
 use crate::pending::Pending;
+use crate::percpu;
 
 /// What the host said in answer to `HELLO`.
 #[derive(Clone, Copy, Debug)]
@@ -39,12 +41,28 @@ impl fmt::Display for Hello {
     }
 }
 
+/// Says hello on this processor's call page: the host listens to no call on a page before.
+///
+/// # Errors
+/// The host's status when it does not speak this version.
+pub fn greet(page: SharedWords) -> Result<Hello, Status> {
+    let hello = CallPage::new(page).call(&CallEntry::new(op::HELLO, 0, [VERSION, 0, 0]))?;
+    let [_, features, wire_quota] = hello.words;
+    match hello.status() {
+        Status::OK => Ok(Hello { features, wire_quota }),
+        status => Err(status),
+    }
+}
+
 /// The host behind the doorbell.
 ///
-/// Lock order: the call page, what is under way, whom to wake.
+/// Each processor has a call page of its own, so a processor that waits for the host stops no other.
+///
+/// Lock order: a call page, what is under way, whom to wake. While a doorbell rings no lock but the processor's own call page is
+/// held: completions come meanwhile, on other processors, and may be taken before the call that began them returns.
 #[derive(Debug)]
 pub struct KernelHost {
-    page: Mutex<CallPage>,
+    pages: Vec<Mutex<CallPage>>,
     /// Feature bits of the host.
     features: u64,
     /// Whether storage of RAM has failed: from then on the host answers no sync with success.
@@ -57,30 +75,30 @@ pub struct KernelHost {
 }
 
 impl KernelHost {
-    /// Takes the call page and the completion ring, and says hello.
+    /// Takes the processors' call pages, of which the first is this one's, and the completion ring, and says hello.
     ///
     /// # Errors
     /// The host's status when it does not speak this version.
-    pub fn connect(page: SharedWords, completions: SharedWords) -> Result<(Self, Hello), Status> {
-        let page = CallPage::new(page);
-        let hello = page.call(&CallEntry::new(op::HELLO, 0, [VERSION, 0, 0]))?;
-        match hello.status() {
-            Status::OK => {
-                let [_, features, wire_quota] = hello.words;
-                let host = Self {
-                    page: Mutex::new(page),
-                    features,
-                    poisoned: AtomicBool::new(false),
-                    completions: Mutex::new(CompletionRing::new(completions)),
-                    pending: Mutex::new(Pending::new()),
-                    arrivals: Arrivals::new(),
-                    calls: Calls::new(),
-                    refused_completions: Mutex::new(0),
-                };
-                Ok((host, Hello { features, wire_quota }))
-            }
-            status => Err(status),
-        }
+    pub fn connect(
+        first: SharedWords,
+        further: &[SharedWords],
+        completions: SharedWords,
+    ) -> Result<(Self, Hello), Status> {
+        let hello = greet(first)?;
+        let host = Self {
+            pages: iter::once(first)
+                .chain(further.iter().copied())
+                .map(|words| Mutex::new(CallPage::new(words)))
+                .collect(),
+            features: hello.features,
+            poisoned: AtomicBool::new(false),
+            completions: Mutex::new(CompletionRing::new(completions)),
+            pending: Mutex::new(Pending::new()),
+            arrivals: Arrivals::new(),
+            calls: Calls::new(),
+            refused_completions: Mutex::new(0),
+        };
+        Ok((host, hello))
     }
 
     /// Tells whether the host offers a feature.
@@ -88,9 +106,25 @@ impl KernelHost {
         self.features & feature != 0
     }
 
+    /// Locks this processor's call page. The host may take long to answer, so the processor leaves the task whose tables it has
+    /// loaded: nobody waits for it to forget translations.
+    fn page(&self) -> MutexGuard<'_, CallPage> {
+        percpu::leave_task();
+        let page = self.pages.get(percpu::index()).expect("each processor has a call page");
+        page.lock()
+    }
+
+    /// Starts processor `index` at `entry`, with its index in `RDI`.
+    ///
+    /// # Errors
+    /// As the host says.
+    pub fn start_vcpu(&self, index: u64, entry: u64) -> Result<(), HostError> {
+        self.ask(&CallEntry::new(op::START_VCPU, 0, [index, entry, index])).map(|_| ())
+    }
+
     /// Makes one call of one entry that is answered at once; returns the words that the host left.
     fn ask(&self, entry: &CallEntry) -> Result<[u64; 3], HostError> {
-        let answer = self.page.lock().call(entry).map_err(host_error_of)?;
+        let answer = self.page().call(entry).map_err(host_error_of)?;
         match answer.status() {
             Status::OK => Ok(answer.words),
             status => Err(host_error_of(status)),
@@ -108,7 +142,7 @@ impl KernelHost {
     fn sync_at_once(&self, runs: &mut [SyncRun]) {
         let _under_way = self.calls.begin();
         for batch in runs.chunks_mut(MAX_ENTRIES) {
-            let page = self.page.lock();
+            let page = self.page();
             for (index, item) in batch.iter().enumerate() {
                 page.put(index, &CallEntry::new(op::SYNC, op::SYNC_WAIT, [item.run.first, item.run.pages, 0]));
             }
@@ -124,13 +158,13 @@ impl KernelHost {
 
     /// Ends the machine with an exit code.
     pub fn exit(&self, code: u8) -> ! {
-        let answer = self.page.lock().call(&CallEntry::new(op::EXIT, 0, [u64::from(code), 0, 0]));
+        let answer = self.page().call(&CallEntry::new(op::EXIT, 0, [u64::from(code), 0, 0]));
         panic!("the host let the guest go on after its exit: {answer:?}")
     }
 
     /// Wires one call's worth of runs, or none of them.
     fn wire_batch(&self, batch: &[FrameRun]) -> Result<(), HostError> {
-        let page = self.page.lock();
+        let page = self.page();
         let mut refused = None;
         page.call_all(batch.iter().map(|run| run_entry(op::WIRE, run)), |_, status| {
             if status != Status::OK {
@@ -152,7 +186,7 @@ impl KernelHost {
 
     fn unwire_all(&self, runs: &[FrameRun]) {
         for batch in runs.chunks(MAX_ENTRIES) {
-            self.page.lock().call_all(batch.iter().map(|run| run_entry(op::UNWIRE, run)), |index, status| {
+            self.page().call_all(batch.iter().map(|run| run_entry(op::UNWIRE, run)), |index, status| {
                 assert!(status == Status::OK, "the host refused to unwire {:?}: {status}", batch.get(index));
             });
         }

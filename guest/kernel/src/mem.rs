@@ -3,14 +3,17 @@
 // UNSAFETY: the direct map makes every RAM page addressable; the functions below hand out only pages that the
 // loader reserved for the purpose (shared words) or that the frame allocator gave to nobody else.
 
+use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::Mutex;
 use talc::TalcLock;
 use talc::source::Manual;
-use wirevm_abi::boot::DIRECT_BASE;
+use wirevm_abi::boot::{DIRECT_BASE, PageRun};
 use wirevm_abi::{PAGE_SIZE, RAM_BASE};
+
+use crate::frames::KernelFrames;
 
 /// Bytes in a page, as a length.
 #[expect(clippy::cast_possible_truncation, reason = "4096 fits any length")]
@@ -83,6 +86,26 @@ pub fn write_table(frame: u64, index: u64, entry: u64) {
     unsafe { core::ptr::write_volatile(entry_address(frame, index) as *mut u64, entry) }
 }
 
+/// Returns an entry of a page table as a word that processors, too, change at any time.
+fn entry_word(frame: u64, index: u64) -> &'static AtomicU64 {
+    // SAFETY: as for `read_table`; the direct map is never taken down, and whatever else changes the word does so atomically.
+    unsafe { &*(entry_address(frame, index) as *const AtomicU64) }
+}
+
+/// Writes an entry of a page table; returns what stood there.
+pub fn swap_table(frame: u64, index: u64, entry: u64) -> u64 {
+    entry_word(frame, index).swap(entry, Ordering::SeqCst)
+}
+
+/// Writes an entry of a page table if `expected` stands there.
+///
+/// # Errors
+/// What stands there instead.
+pub fn exchange_table(frame: u64, index: u64, expected: u64, entry: u64) -> Result<(), u64> {
+    let word = entry_word(frame, index);
+    word.compare_exchange(expected, entry, Ordering::SeqCst, Ordering::SeqCst).map(|_| ())
+}
+
 /// Returns the index and the value of the first entry of a page table that is not zero, among those in `indices`.
 pub fn first_used(frame: u64, indices: Range<u64>) -> Option<(u64, u64)> {
     unsafe extern "C" {
@@ -153,6 +176,85 @@ pub unsafe fn claim_heap(first: u64, pages: u64) {
     let bytes = usize::try_from(pages * PAGE_SIZE).unwrap_or(0);
     // SAFETY: the caller gives the pages away; the direct map covers them.
     unsafe { HEAP.lock().claim(direct_address(first) as *mut u8, bytes) };
+    HEAP_PAGES.fetch_add(pages, Ordering::Relaxed);
+}
+
+/// How much of the heap must be free, in one piece, before the kernel begins what a program asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Almost half of it: for what may make entries, pages or waits. The kernel's largest tables double when they are full, and need twice
+    /// their size in one piece then.
+    Much,
+    /// [`LITTLE_ROOM_BYTES`]: for what mostly gives memory back.
+    Little,
+    /// Next to nothing: for what others wait for.
+    None,
+}
+
+/// See [`Room::Little`].
+const LITTLE_ROOM_BYTES: usize = 16 << 10;
+
+/// What part of [`Room::Much`] must do where the heap can't grow.
+const LAST_RESORT: usize = 4;
+
+/// Pages of the heap, and how many it may have: programs must not turn all of RAM into the kernel's books about them.
+static HEAP_PAGES: AtomicU64 = AtomicU64::new(0);
+static MAX_HEAP_PAGES: AtomicU64 = AtomicU64::new(0);
+
+/// Says how many pages the heap may grow to.
+pub fn set_heap_limit(pages: u64) {
+    MAX_HEAP_PAGES.store(pages, Ordering::Relaxed);
+}
+
+/// Tells whether the heap has that room; it doubles by free frames if it hasn't, as far as it may.
+pub fn has_room(frames: &KernelFrames, room: Room) -> bool {
+    loop {
+        let pages = HEAP_PAGES.load(Ordering::Relaxed);
+        let bytes = match room {
+            // Less than the half that was claimed last, for its own books are in it.
+            Room::Much => usize::try_from(pages * PAGE_SIZE / 16 * 7).unwrap_or(usize::MAX),
+            Room::Little => LITTLE_ROOM_BYTES,
+            Room::None => return true,
+        };
+        if is_free(bytes) {
+            return true;
+        }
+        // What it can't have more of it must make do with.
+        let last_resort = || room == Room::Much && is_free(bytes / LAST_RESORT);
+        if room != Room::Much || 2 * pages > MAX_HEAP_PAGES.load(Ordering::Relaxed) {
+            return last_resort();
+        }
+        let Some(run) = frames.take(pages) else { return last_resort() };
+        if run.pages < pages {
+            frames.give_back(run);
+            return last_resort();
+        }
+        // SAFETY: the frames come from the allocator and are never given back.
+        unsafe { claim_heap(run.first, run.pages) };
+    }
+}
+
+/// Tells whether the heap has `bytes` bytes in one piece.
+fn is_free(bytes: usize) -> bool {
+    let Ok(layout) = Layout::from_size_align(bytes.max(1), 16) else { return false };
+    // SAFETY: the layout is not empty, and what was allocated is given back with the same.
+    unsafe {
+        let probe = HEAP.alloc(layout);
+        if !probe.is_null() {
+            HEAP.dealloc(probe, layout);
+        }
+        !probe.is_null()
+    }
+}
+
+/// Returns the bytes of a run of reserved pages; `None` for one that is empty or lies elsewhere.
+pub fn reserved_bytes(run: PageRun, reserved_pages: u64) -> Option<&'static [u8]> {
+    if run.pages == 0 || run.first.checked_add(run.pages)? > reserved_pages {
+        return None;
+    }
+    let bytes = usize::try_from(run.pages * PAGE_SIZE).ok()?;
+    // SAFETY: the direct map covers the pages, which the loader reserved and nobody writes once the guest runs.
+    Some(unsafe { core::slice::from_raw_parts(direct_address(run.first) as *const u8, bytes) })
 }
 
 /// A part of the image with rights of its own; addresses are virtual, whole pages.

@@ -78,11 +78,14 @@ pub enum Refused {
 pub struct Pending {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// How many entries the host is known to have accepted: each of them ends with a completion.
+    accepted: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     uses: u32,
+    is_accepted: bool,
     /// The entry: its group and its place there.
     entry: Option<(Arc<Group>, usize)>,
 }
@@ -94,10 +97,17 @@ const fn token_of(slot: u32, uses: u32) -> u64 {
 impl Pending {
     /// Returns an empty table.
     pub const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new(), accepted: 0 }
+    }
+
+    /// Returns how many entries the host is known to have accepted and not to have completed. Entries that some processor is just
+    /// asking for are not among them: the host may turn out to be too busy for those.
+    pub const fn accepted(&self) -> u64 {
+        self.accepted
     }
 
     /// Returns how many entries are under way.
+    #[cfg(test)]
     pub const fn count(&self) -> u64 {
         (self.slots.len() - self.free.len()) as u64
     }
@@ -105,26 +115,42 @@ impl Pending {
     /// Notes an entry that the host is about to be asked for, and returns its token.
     pub fn begin(&mut self, group: &Arc<Group>, index: usize) -> u64 {
         let number = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { uses: 0, entry: None });
+            self.slots.push(Slot { uses: 0, is_accepted: false, entry: None });
             // As many slots as entries can be under way: the ring's places, and a call's entries while it is made.
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
         let Some(slot) = usize::try_from(number).ok().and_then(|number| self.slots.get_mut(number)) else { return 0 };
         slot.uses = slot.uses.wrapping_add(1);
+        slot.is_accepted = false;
         slot.entry = Some((Arc::clone(group), index));
         token_of(number, slot.uses)
     }
 
+    /// Notes that the host has accepted an entry. Its completion may have been taken before.
+    pub fn accept(&mut self, token: u64) {
+        if let Some(slot) = self.slot(token)
+            && slot.entry.is_some()
+        {
+            slot.is_accepted = true;
+            self.accepted += 1;
+        }
+    }
+
     /// Forgets an entry that the host did not accept, or that has ended.
     pub fn end(&mut self, token: u64) -> Option<(Arc<Group>, usize)> {
+        let slot = self.slot(token)?;
+        let entry = slot.entry.take()?;
+        let was_accepted = slot.is_accepted;
+        self.accepted -= u64::from(was_accepted);
+        self.free.push(halves(token)[0]);
+        Some(entry)
+    }
+
+    /// Returns the slot of a token that has not been used since.
+    fn slot(&mut self, token: u64) -> Option<&mut Slot> {
         let [number, uses] = halves(token);
         let slot = usize::try_from(number).ok().and_then(|number| self.slots.get_mut(number))?;
-        if slot.uses != uses {
-            return None;
-        }
-        let entry = slot.entry.take()?;
-        self.free.push(number);
-        Some(entry)
+        (slot.uses == uses).then_some(slot)
     }
 
     /// Ends the entry that a completion is about.
@@ -227,6 +253,22 @@ mod test {
         assert_eq!(group.poll(Waker::noop()), Poll::Pending);
         assert_eq!(complete(&mut pending, later, Status::POISONED), Ok(()));
         assert_eq!(group.poll(Waker::noop()), Poll::Ready(vec![Status::POISONED]));
+    }
+
+    #[test]
+    fn completion_that_comes_before_the_call_returns_leaves_nothing_to_wait_for() {
+        let (mut pending, group) = (Pending::new(), Group::new(2, true));
+        let tokens = [0, 1].map(|index| pending.begin(&group, index));
+        assert_eq!((pending.count(), pending.accepted()), (2, 0), "asked for, not accepted");
+        assert_eq!(complete(&mut pending, tokens[0], Status::OK), Ok(()));
+        tokens.into_iter().for_each(|token| pending.accept(token));
+        assert_eq!((pending.count(), pending.accepted()), (1, 1));
+        let reused = pending.begin(&group, 0);
+        pending.accept(tokens[0]);
+        assert_eq!(pending.accepted(), 1, "that was another use of the slot");
+        drop(pending.end(reused));
+        assert_eq!(complete(&mut pending, tokens[1], Status::OK), Ok(()));
+        assert_eq!((pending.count(), pending.accepted()), (0, 0));
     }
 
     proptest! {

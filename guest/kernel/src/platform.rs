@@ -2,13 +2,17 @@
 #![expect(unsafe_code, reason = "hands a kernel buffer and a task address to a guarded copy")]
 // UNSAFETY: task addresses are checked to be in the lower half; the kernel side is a slice, so its length is right.
 
-use wirevm_agent::{AccessFault, Platform};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use wirevm_agent::{AccessFault, Platform, ProgramStart};
 use wirevm_map::{OutOfFrames, VmMap};
 
 use crate::arch;
 use crate::frames::{Frame, KernelFrames};
 use crate::pmap::KernelPmap;
 use crate::service::Machine;
+use crate::user::Programs;
 
 /// The lower half of the address space ends here.
 const USER_END: u64 = 1 << 47;
@@ -18,12 +22,13 @@ const USER_END: u64 = 1 << 47;
 pub struct KernelPlatform {
     home: Frame,
     frames: &'static KernelFrames,
+    programs: Arc<Programs>,
 }
 
 impl KernelPlatform {
     /// Returns the platform whose kernel half is that of the root table `home`.
-    pub const fn new(home: Frame, frames: &'static KernelFrames) -> Self {
-        Self { home, frames }
+    pub const fn new(home: Frame, frames: &'static KernelFrames, programs: Arc<Programs>) -> Self {
+        Self { home, frames, programs }
     }
 }
 
@@ -33,10 +38,9 @@ fn check(address: u64, bytes: usize) -> Result<u64, AccessFault> {
     if end <= USER_END { Ok(bytes) } else { Err(AccessFault) }
 }
 
-/// Makes the map's page tables those of the processor. They stay so until another task's are needed: nothing but these
-/// accesses depends on which are loaded.
+/// Makes the map's page tables those of the processor. They stay so until another task's are needed, or the processor halts.
 fn load(map: &VmMap<Machine>) {
-    map.with_pmap(|pmap| pmap.load());
+    map.with_pmap(|pmap| pmap.space().load());
 }
 
 impl Platform<Machine> for KernelPlatform {
@@ -63,5 +67,17 @@ impl Platform<Machine> for KernelPlatform {
         load(map);
         // SAFETY: as in `store`.
         unsafe { arch::compare(address, bytes.as_ptr() as u64, length) }.map_err(|_| AccessFault)
+    }
+
+    fn start_program(&self, task: u64, map: Arc<VmMap<Machine>>, entry: u64) -> ProgramStart {
+        self.programs.start(task, map, entry)
+    }
+
+    fn further_maps(&self) -> Vec<Arc<VmMap<Machine>>> {
+        self.programs.further_maps()
+    }
+
+    fn running_programs(&self) -> u64 {
+        self.programs.count()
     }
 }

@@ -1,25 +1,23 @@
 //! A task's page tables: the hardware end of [`PageTables`].
 //!
-//! Any task's tables may be loaded, and stay loaded until another's are: whoever needs a task's mappings loads them with
-//! [`KernelPmap::load`]. All roots share the kernel's half, so the kernel does not care which is.
+//! Every processor has some root loaded, a task's or the kernel's own, which maps no task: whoever needs a task's mappings loads
+//! its [`Space`]. All roots share the kernel's half, so the kernel does not care which is.
 
+use alloc::sync::Arc;
 use core::ops::Range;
 
 use wirevm_map::{FrameRun, Frames, OutOfFrames, PageRange, Pmap, Prot};
 
 use crate::address_space;
-use crate::arch;
 use crate::frames::{Frame, KernelFrames};
-use crate::mem::{fill_table, first_used, read_table, write_table};
+use crate::mem::{exchange_table, fill_table, first_used, read_table, swap_table, write_table};
 use crate::page_table::{ENTRIES, PageTables, TableMemory};
+use crate::space::Space;
 
-/// Pages up to which each translation is forgotten by name; beyond, all are.
-const FLUSH_BY_PAGE: u64 = 16;
-
-/// Tables in RAM, reached through the direct map; translations of this processor, the only one.
+/// Tables in RAM, reached through the direct map, and the processors that have them loaded.
 #[derive(Debug)]
 pub struct HardwareTables {
-    root: Frame,
+    space: Arc<Space>,
     frames: &'static KernelFrames,
 }
 
@@ -40,6 +38,14 @@ impl TableMemory for HardwareTables {
         write_table(frame, index, entry);
     }
 
+    fn swap(&mut self, frame: u64, index: u64, entry: u64) -> u64 {
+        swap_table(frame, index, entry)
+    }
+
+    fn replace(&mut self, frame: u64, index: u64, expected: u64, entry: u64) -> Result<(), u64> {
+        exchange_table(frame, index, expected, entry)
+    }
+
     fn first_used(&self, frame: u64, indices: Range<u64>) -> Option<(u64, u64)> {
         first_used(frame, indices)
     }
@@ -49,17 +55,14 @@ impl TableMemory for HardwareTables {
     }
 
     fn invalidate(&mut self, pages: PageRange) {
-        // Of tables that are not loaded the processor knows nothing: loading a root forgets whatever came from the one
-        // before, as no mapping below the kernel's half is global and no translations are kept apart by PCID; and it
-        // reads tables ahead only from the root that is loaded.
-        if !arch::is_loaded(self.root) {
-            return;
-        }
-        if pages.len() <= FLUSH_BY_PAGE {
-            (pages.start..pages.end).for_each(arch::flush_page);
-        } else {
-            arch::flush_translations();
-        }
+        // Of tables that are not loaded a processor knows nothing: loading a root forgets whatever came from the one before, as no
+        // mapping below the kernel's half is global and no translations are kept apart by PCID; and it reads tables ahead
+        // only from the root that is loaded.
+        self.space.invalidate(pages);
+    }
+
+    fn is_shared(&self) -> bool {
+        self.space.is_shared()
     }
 }
 
@@ -67,48 +70,31 @@ impl TableMemory for HardwareTables {
 #[derive(Debug)]
 pub struct KernelPmap {
     tables: PageTables<HardwareTables>,
-    root: Frame,
-    /// The root to go back to, which is never freed.
-    home: Frame,
+    space: Arc<Space>,
 }
 
 impl KernelPmap {
-    /// Takes over the address space with the root `home`, the kernel's first.
-    pub const fn at_home(home: Frame, frames: &'static KernelFrames) -> Self {
-        Self::new(home, home, frames)
-    }
-
-    /// Makes an address space with a root of its own, which shares the kernel's half of `home`.
+    /// Makes an address space that shares the kernel's half of `home`.
     ///
     /// # Errors
     /// [`OutOfFrames`] when there is no frame for the root.
     pub fn beside(home: Frame, frames: &'static KernelFrames) -> Result<Self, OutOfFrames> {
         let root = address_space::root_beside(home, frames).ok_or(OutOfFrames)?;
-        Ok(Self::new(root, home, frames))
+        let space = Arc::new(Space::new(root));
+        let tables = HardwareTables { space: Arc::clone(&space), frames };
+        Ok(Self { tables: PageTables::new(root.0, tables), space })
     }
 
-    const fn new(root: Frame, home: Frame, frames: &'static KernelFrames) -> Self {
-        Self { tables: PageTables::new(root.0, HardwareTables { root, frames }), root, home }
-    }
-
-    /// Loads the tables into the processor, unless they are loaded: that would only make it forget translations.
-    pub fn load(&self) {
-        if !arch::is_loaded(self.root) {
-            arch::switch_to(self.root);
-        }
+    /// Returns what to load to use the mappings. It can outlive the page tables, and maps nothing then.
+    pub const fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 }
 
 impl Drop for KernelPmap {
     fn drop(&mut self) {
-        if self.root == self.home {
-            self.tables.release();
-            return;
-        }
-        // A loaded root must not become a frame of something else. The kernel's own stays behind.
-        if arch::is_loaded(self.root) {
-            arch::switch_to(self.home);
-        }
+        // A loaded root must not become a frame of something else.
+        self.space.end();
         self.tables.release_all();
     }
 }
@@ -128,6 +114,10 @@ impl Pmap for KernelPmap {
 
     fn clean(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange)) {
         self.tables.clean(pages, dirty);
+    }
+
+    fn enter_absent(&mut self, page: u64, frame: u64, prot: Prot) -> bool {
+        self.tables.enter_absent(page, frame, prot)
     }
 
     fn translate(&self, page: u64) -> Option<(u64, Prot)> {

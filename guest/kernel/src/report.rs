@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Mutex;
 use wirevm_abi::port::{LIFECYCLE, LIFECYCLE_CRASHED};
@@ -11,9 +11,11 @@ use zerocopy::IntoBytes;
 
 use crate::arch;
 use crate::mem::SharedWords;
+use crate::percpu;
 
 static PAGE: Mutex<Option<SharedWords>> = Mutex::new(None);
-static CRASHING: AtomicBool = AtomicBool::new(false);
+/// Which processor crashes, plus 1.
+static CRASHING: AtomicUsize = AtomicUsize::new(0);
 
 /// Words of the report in front of the message's length: kind, vector, error code, vCPU, registers.
 const REGISTERS_AT: usize = 4;
@@ -48,12 +50,19 @@ impl Write for Message {
 
 /// Fills in the report and ends the machine.
 pub fn crash(kind: u64, vector: u64, error_code: u64, registers: &Registers, text: fmt::Arguments<'_>) -> ! {
-    // A crash while crashing (a broken Display, a bad stack) tells what is there already.
-    let first = !CRASHING.swap(true, Ordering::AcqRel);
+    // Before there are several, the task register may hold anything.
+    let cpu = if percpu::count() > 1 { percpu::index() } else { 0 };
+    let first = match CRASHING.compare_exchange(0, cpu + 1, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => true,
+        // A crash while crashing (a broken Display, a bad stack) tells what is there already.
+        Err(crashing) if crashing == cpu + 1 => false,
+        // The machine ends with another processor's report.
+        Err(_) => arch::stop(),
+    };
     if let Some(page) = PAGE.try_lock().and_then(|page| *page)
         && first
     {
-        for (index, word) in [kind, vector, error_code, 0].into_iter().enumerate() {
+        for (index, word) in [kind, vector, error_code, cpu as u64].into_iter().enumerate() {
             page.store(index, word);
         }
         for (index, word) in registers.as_bytes().as_chunks::<8>().0.iter().enumerate() {

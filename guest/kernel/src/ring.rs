@@ -60,13 +60,13 @@ impl Sender {
         Self { words, tail }
     }
 
-    /// Sends a message of 1 to [`ring::MAX_MESSAGE`] words; `false` when there is no room for it now.
+    /// Sends a message of 1 to [`ring::MAX_MESSAGE`] words; `false` when there is no room now for it and `spare` words beside.
     ///
     /// # Errors
     /// [`Broken`] when the host broke the ring's rules.
-    pub fn send(&mut self, message: &[u64]) -> Result<bool, Broken> {
+    pub fn send(&mut self, message: &[u64], spare: u64) -> Result<bool, Broken> {
         let length = message.len() as u64;
-        if CAPACITY - ring::used(self.words.load(HEAD), self.tail)? < length + 1 {
+        if CAPACITY - ring::used(self.words.load(HEAD), self.tail)? < length + 1 + spare {
             return Ok(false);
         }
         self.words.store(place(self.tail), length);

@@ -3,24 +3,33 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::pin::{Pin, pin};
+use core::task::Poll;
 
 use log::{error, info};
 use spin::Mutex;
+use wirevm_abi::archive::Archive;
 use wirevm_abi::boot::BootInfo;
 use wirevm_abi::port::{LIFECYCLE, LIFECYCLE_READY, NOTIFY};
-use wirevm_abi::{completion, feature, ring};
-use wirevm_agent::{Agent, Answer, Crash};
+use wirevm_abi::{PAGE_SIZE, completion, feature, ring};
+use wirevm_agent::{Agent, Answer, Crash, Event};
 use wirevm_map::{FrameAllocator, FrameRun, PageRange, Ports, Vm, VmMap};
 
 use crate::arch;
+use crate::boot;
 use crate::console;
-use crate::executor::{Events, Executor};
+use crate::events::Ticket;
+use crate::executor::{self, events};
 use crate::frames::{Frame, KernelFrames};
 use crate::hypercall::KernelHost;
-use crate::mem::SharedWords;
+use crate::mem::{self, SharedWords};
+use crate::percpu::{KernelRelax, MAX_CPUS};
 use crate::platform::KernelPlatform;
 use crate::pmap::KernelPmap;
 use crate::ring::{Receiver, Sender};
+use crate::timer;
+use crate::user::Programs;
 
 /// Virtual pages of a task: the lower half but its first 64 KiB, where a stray pointer should fault.
 const TASK_PAGES: PageRange = PageRange { start: 16, end: 1 << 35 };
@@ -33,14 +42,60 @@ impl Ports for Machine {
     type Host = KernelHost;
     type Pmap = KernelPmap;
     type Frames = &'static KernelFrames;
+    type Relax = KernelRelax;
+}
+
+/// What goes to the host through the ring of replies.
+struct Replies {
+    sender: Mutex<Sender>,
+    ring_vector: u64,
+}
+
+impl Replies {
+    /// Sends a message, if there is room for it and `spare` words beside.
+    fn send(&self, words: &[u64], spare: u64) -> bool {
+        match self.sender.lock().send(words, spare) {
+            Ok(sent) => {
+                if sent {
+                    arch::port_out(NOTIFY, 1);
+                }
+                sent
+            }
+            Err(broken) => panic!("reply ring: {broken}"),
+        }
+    }
+
+    /// Sends a message as soon as there is room for it and `spare` words beside.
+    async fn send_when_there_is_room(&self, words: &[u64], spare: u64) {
+        loop {
+            let seen = events().seen(self.ring_vector);
+            if self.send(words, spare) {
+                return;
+            }
+            // The host rings as it makes room.
+            events().after(self.ring_vector, seen).await;
+        }
+    }
+}
+
+/// Where the output of programs goes.
+#[derive(Clone)]
+pub struct Output(Arc<Replies>);
+
+impl Output {
+    /// Sends what a program of task `task` printed.
+    pub async fn send(&self, task: u64, bytes: Vec<u8>) {
+        let mut words = Vec::with_capacity(4 + bytes.len() / 8 + 1);
+        Event::Output { task, bytes }.encode(&mut words);
+        // Room for a reply is left: programs that print without end must not keep the agent from answering.
+        self.0.send_when_there_is_room(&words, ring::MAX_MESSAGE + 1).await;
+    }
 }
 
 /// Everything that the service's tasks share.
 struct Service {
     agent: Agent<Machine, KernelPlatform>,
-    replies: Mutex<Sender>,
-    executor: Executor,
-    events: Events,
+    replies: Arc<Replies>,
     ring_vector: u64,
 }
 
@@ -74,37 +129,48 @@ pub fn run(info: &BootInfo, root: Frame, frames: &'static KernelFrames) -> ! {
     let shared = |address, pages| {
         SharedWords::in_reserved(address, pages, info.reserved_pages).expect("the loader's pages are reserved")
     };
-    let (host, hello) =
-        match KernelHost::connect(shared(info.call_page, 1), shared(info.completion_ring, completion::PAGES)) {
-            Ok(connected) => connected,
-            Err(status) => panic!("the host does not speak this contract: {status}"),
-        };
+    let processors = usize::try_from(info.vcpus).map_or(MAX_CPUS, |count| count.clamp(1, MAX_CPUS));
+    let call_page = |index: usize| shared(info.call_page + index as u64 * PAGE_SIZE, 1);
+    let further: Vec<SharedWords> = (1..processors).map(call_page).collect();
+    let completions = shared(info.completion_ring, completion::PAGES);
+    let (host, hello) = match KernelHost::connect(call_page(0), &further, completions) {
+        Ok(connected) => connected,
+        Err(status) => panic!("the host does not speak this contract: {status}"),
+    };
     info!("{} MiB of RAM, {hello}", info.ram_pages / 256);
     let vm = Vm::new(host, frames, hello.wire_quota);
-    let map = VmMap::new(vm, TASK_PAGES, KernelPmap::at_home(root, frames));
+    timer::init(info.tsc_khz);
+    boot::start_further_processors(vm.host(), root, frames, further);
+    let pmap = KernelPmap::beside(root, frames).expect("a fresh machine has a frame for the first task's tables");
+    let map = VmMap::new(vm, TASK_PAGES, pmap);
+    let replies = Arc::new(Replies {
+        sender: Mutex::new(Sender::new(shared(info.reply_ring, ring::PAGES))),
+        ring_vector: info.ring_vector,
+    });
+    let archive = mem::reserved_bytes(info.archive, info.reserved_pages).and_then(Archive::new);
+    let programs = Programs::new(archive, root, frames, Output(Arc::clone(&replies)));
     let service = Arc::new(Service {
-        agent: Agent::new(map, KernelPlatform::new(root, frames)),
-        replies: Mutex::new(Sender::new(shared(info.reply_ring, ring::PAGES))),
-        executor: Executor::new(),
-        events: Events::new(),
+        agent: Agent::new(map, KernelPlatform::new(root, frames, programs)),
+        replies,
         ring_vector: info.ring_vector,
     });
     let commands = Receiver::new(shared(info.command_ring, ring::PAGES));
-    service.executor.spawn(Arc::clone(&service).take_commands(commands));
-    service.executor.spawn(Arc::clone(&service).watch_keys(info.serial_vector));
+    executor::spawn(Arc::clone(&service).take_commands(commands));
+    executor::spawn(Arc::clone(&service).watch_keys(info.serial_vector));
     if hello.features & feature::COMPLETIONS != 0 {
-        service.executor.spawn(Arc::clone(&service).take_completions(info.completion_vector));
+        executor::spawn(Arc::clone(&service).take_completions(info.completion_vector));
     }
     arch::port_out(LIFECYCLE, LIFECYCLE_READY);
-    service.executor.run(&service.events)
+    executor::run()
 }
 
 impl Service {
     /// Takes completions as they come. What waits for them goes on when the agent looks next.
     async fn take_completions(self: Arc<Self>, vector: u64) {
         loop {
+            let seen = events().seen(vector);
             self.agent.vm().host().take_completions();
-            self.events.interrupt(vector).await;
+            events().after(vector, seen).await;
         }
     }
 
@@ -112,11 +178,36 @@ impl Service {
     /// that asks for it waits, for the host.
     async fn take_commands(self: Arc<Self>, mut commands: Receiver) {
         loop {
+            let seen = events().seen(self.ring_vector);
             match commands.receive() {
-                Ok(Some(message)) => self.carry_out(&message).await,
-                Ok(None) => self.events.interrupt(self.ring_vector).await,
+                Ok(Some(message)) => {
+                    self.carry_out(&message).await;
+                    if executor::has_ready() {
+                        // A host that always has a command more must not keep programs from running.
+                        executor::give_way().await;
+                    }
+                }
+                Ok(None) => self.idle(seen).await,
                 Err(broken) => panic!("command ring: {broken}"),
             }
+        }
+    }
+
+    /// Waits for the next command; meanwhile operations go on that a program or the host has woken.
+    async fn idle(&self, seen: Ticket) {
+        let mut interrupt = pin!(events().after(self.ring_vector, seen));
+        loop {
+            let mut woken = self.agent.woken();
+            let has_command = poll_fn(|context| {
+                if interrupt.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(true);
+                }
+                Pin::new(&mut woken).poll(context).map(|()| false)
+            });
+            if has_command.await {
+                return;
+            }
+            self.agent.settle();
         }
     }
 
@@ -128,33 +219,14 @@ impl Service {
                 let mut words = Vec::with_capacity(8);
                 words.push(*id);
                 reply.encode(&mut words);
-                if !self.send(&words) {
+                if !self.replies.send(&words, 0) {
                     // The host goes on sending commands before it makes room, so they are taken meanwhile.
-                    self.executor.spawn(Arc::clone(self).send_when_there_is_room(words));
+                    let replies = Arc::clone(&self.replies);
+                    executor::spawn(async move { replies.send_when_there_is_room(&words, 0).await });
                 }
             }
             Answer::Exit { code } => self.agent.vm().host().exit(code),
             Answer::Crash(crash) => self.crash(crash),
-        }
-    }
-
-    /// Sends a reply, if there is room.
-    fn send(&self, words: &[u64]) -> bool {
-        match self.replies.lock().send(words) {
-            Ok(sent) => {
-                if sent {
-                    arch::port_out(NOTIFY, 1);
-                }
-                sent
-            }
-            Err(broken) => panic!("reply ring: {broken}"),
-        }
-    }
-
-    async fn send_when_there_is_room(self: Arc<Self>, words: Vec<u64>) {
-        while !self.send(&words) {
-            // The host rings as it makes room.
-            self.events.interrupt(self.ring_vector).await;
         }
     }
 
@@ -170,10 +242,11 @@ impl Service {
     /// Keys of the console: a small window into a running guest, for whoever sits in front of it.
     async fn watch_keys(self: Arc<Self>, vector: u64) {
         loop {
+            let seen = events().seen(vector);
             while let Some(key) = console::key() {
                 self.on_key(key);
             }
-            self.events.interrupt(vector).await;
+            events().after(vector, seen).await;
         }
     }
 

@@ -7,13 +7,15 @@ mod executor;
 mod host;
 mod machine;
 mod pmap;
+mod processor;
 mod ram;
 mod stores;
 
-pub use executor::{Deadlock, Executor, Output, block_on, yield_now};
+pub use executor::{Deadlock, Executor, Output, block_on, park_on, yield_now};
 pub use host::{FakeHost, HostCall};
 pub use machine::{FakeConfig, FakeMachine, check_maps, check_quiet_maps};
 pub use pmap::{FakePmap, FaultKind, Translation};
+pub use processor::{FakeProcessor, FakeRelax, Playing};
 pub use ram::{FakeFrames, FakeRam};
 
 use crate::ports::Ports;
@@ -26,6 +28,7 @@ impl Ports for FakePorts {
     type Host = FakeHost;
     type Pmap = FakePmap;
     type Frames = FakeFrames;
+    type Relax = FakeRelax;
 }
 
 /// Counts calls down to the one that is to fail.

@@ -14,7 +14,7 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "fake"))]
 extern crate std;
 
 mod control;
@@ -48,8 +48,10 @@ pub use kern_return::KernReturn;
 pub use manager::{ManagerPort, Message, ShouldReturn};
 pub use map::{
     Advice, EntryRow, FrameRow, LayoutRow, MapLimits, MapMode, MapStats, PageState, Placement, Violation, VmMap,
-    check_all, check_quiet,
+    check_all, check_quiet, check_some,
 };
+pub use spin::relax::{RelaxStrategy, Spin};
+
 pub use ports::{
     Frames, FreshFrames, Host, HostError, OutOfFrames, Pmap, Ports, StoreId, StoreKind, StoreRun, SyncRun,
 };

@@ -29,11 +29,11 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use spin::Mutex;
+use spin::mutex::Mutex;
 
 pub use advise::Advice;
 pub use allocate::Placement;
-pub use check::{Violation, check_all, check_quiet};
+pub use check::{Violation, check_all, check_quiet, check_some};
 pub use lock::MapLimits;
 pub use map_object::MapMode;
 pub(crate) use msync::terminate;
@@ -58,7 +58,7 @@ pub struct VmMap<P: Ports> {
     vm: Arc<Vm<P>>,
     bounds: PageRange,
     /// Locked before the objects.
-    state: Mutex<MapState<P>>,
+    state: Mutex<MapState<P>, P::Relax>,
     /// Woken after transition marks went or system wirings ended, when somebody had asked for it.
     transitions: WaitQueue,
     /// The page tables, which a map shares with its submaps.
@@ -103,6 +103,8 @@ struct MapState<P: Ports> {
     heap: Option<PageRange>,
     /// This map's part of what is charged against the user-wire limit, in pages.
     user_wired_pages: u64,
+    /// First page of the entry that the last fault was about: the next one mostly is, too.
+    last_fault: u64,
     /// Why the host last refused something.
     last_host_error: Option<HostError>,
     /// The maps that rule over entries of this one, by the entry's first page.
@@ -140,8 +142,7 @@ impl<P: Ports> VmMap<P> {
 
     /// Runs `work` on the map's page tables, under the lock that guards all page tables: it must not call any map.
     pub fn with_pmap<T>(&self, work: impl FnOnce(&mut P::Pmap) -> T) -> T {
-        let space = self.state.lock().space;
-        work(self.vm.objects().pmap(space))
+        work(self.vm.objects().pmap(self.tables.space))
     }
 
     /// Runs `work` under the map's lock. As `work` is no future, the lock can't outlive an await.
@@ -187,6 +188,7 @@ impl<P: Ports> MapState<P> {
             limits: MapLimits::default(),
             heap: None,
             user_wired_pages: 0,
+            last_fault: 0,
             last_host_error: None,
             submaps: BTreeMap::new(),
             is_detached: false,

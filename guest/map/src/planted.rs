@@ -90,6 +90,20 @@ pub(crate) enum Mutant {
     MarksElsewhereAreLost,
     /// What was returned counts as synchronized although that has failed (row K-02).
     FailedSyncCountsAsDone,
+    /// A fork copies pages that other processors may write meanwhile.
+    CopiesWhatIsWritten,
+    /// The objects are unlocked between the look for syncs under way and the beginning of another.
+    SyncLooksUnderAnotherLock,
+    /// A new entry is not held until it is wired, if all that is new is to be.
+    NewEntriesAreWiredLater,
+    /// Entering a mapping again forgets that it was written (dirty mark).
+    EnterForgetsMark,
+    /// A processor keeps translations that it has changed itself.
+    NoInvlpg,
+    /// The other processors are not told of changed translations.
+    NoIpi,
+    /// The other processors are told, and not waited for.
+    ReturnsBeforeAcknowledgement,
 }
 
 std::thread_local! {

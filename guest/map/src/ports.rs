@@ -3,6 +3,8 @@
 use core::fmt;
 use core::future::Future;
 
+use spin::relax::RelaxStrategy;
+
 use crate::units::{FrameRun, PageRange, Prot};
 
 /// Why the host refused, in the core's own terms.
@@ -192,17 +194,23 @@ impl core::error::Error for OutOfFrames {}
 
 /// One address space's page tables (or TLB model): pure bookkeeping of mappings, in 4 KiB and 2 MiB pages.
 ///
-/// Effects are complete when a method returns: no processor can use an older translation any more.
+/// Processors read the tables and set dirty marks in them whenever they want, so a method changes what is mapped by exchanges, and
+/// what it learns of marks is what it took out. Effects are complete when a method returns: no processor can use an older
+/// translation any more, nor write a page that was cleaned without marking it again. Processors that wait for the lock
+/// meanwhile can be told, for they do what [`Ports::Relax`] says.
 pub trait Pmap: Send {
     /// Maps the virtual pages from `page` on to the frames of `run`, replacing what was there.
     ///
-    /// Uses a 2 MiB mapping wherever page, frame and remaining length allow. A page entered starts clean; where
-    /// the same frame is mapped with the same protection already, the mapping may be left as it is, with its
-    /// dirty mark. Pages beside the run keep mapping and mark, also when a 2 MiB mapping is split.
+    /// Uses a 2 MiB mapping wherever page, frame and remaining length allow. A page entered starts clean; but **where the same
+    /// frame is mapped already, its dirty mark stays**: one that another processor has set since the caller cleaned the page, or
+    /// sets at this very moment, for other processors go on writing through the mapping that is replaced. That 2 MiB mappings and
+    /// 4 KiB mappings take each other's place changes nothing of that; a 2 MiB mapping has the marks of all its pages. With the
+    /// same protection, the mapping may be left as it is. Pages beside the run keep mapping and mark, also when a 2 MiB mapping is
+    /// split.
     ///
     /// # Errors
-    /// [`OutOfFrames`] when no frame is left for a table; then no page of the run is mapped but those that were mapped alike
-    /// before, by a 2 MiB mapping that reaches over an end of the run.
+    /// [`OutOfFrames`] when no frame is left for a table; then pages from the front of the run on are mapped to it, perhaps
+    /// none, and the others are mapped as they were, with the same marks.
     fn enter(&mut self, page: u64, run: FrameRun, prot: Prot) -> Result<(), OutOfFrames>;
 
     /// Unmaps whatever is mapped in `pages` and calls `dirty` with each run of pages that were written
@@ -224,6 +232,12 @@ pub trait Pmap: Send {
     /// A 2 MiB mapping may be reported as a whole where only a part was written, clipped to `pages`, in
     /// which case its mark stays set unless `pages` covers all of it.
     fn clean(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange));
+
+    /// Maps one page where nothing is mapped, if a table is there for it; `false`, with nothing changed, where that is not so. The
+    /// short way of [`Pmap::enter`], which a port may leave out.
+    fn enter_absent(&mut self, page: u64, frame: u64, prot: Prot) -> bool {
+        self.translate(page).is_none() && self.enter(page, FrameRun::new(frame, 1), prot).is_ok()
+    }
 
     /// Returns the frame that `page` is mapped to, and what the mapping permits.
     fn translate(&self, page: u64) -> Option<(u64, Prot)>;
@@ -272,4 +286,7 @@ pub trait Ports: 'static {
     type Pmap: Pmap;
     /// Physical frames.
     type Frames: Frames;
+    /// What a processor does while it waits for a map's lock or the objects' lock. Page tables change under those, and whoever
+    /// changes them may wait for this very processor to forget its translations: where processors share maps, this must let it.
+    type Relax: RelaxStrategy + Send + Sync;
 }

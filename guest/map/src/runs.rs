@@ -46,6 +46,15 @@ impl<R: Run> RunMap<R> {
         (page - start < run.pages()).then_some((start, run))
     }
 
+    /// As [`RunMap::containing`], where the run probably starts with `guess`: that is found in half the time.
+    #[inline]
+    pub(crate) fn containing_near(&self, page: u64, guess: u64) -> Option<(u64, &R)> {
+        match self.runs.get(&guess) {
+            Some(run) if guess <= page && page - guess < run.pages() => Some((guess, run)),
+            _ => self.containing(page),
+        }
+    }
+
     /// Returns the run that holds `page`, or else the first one after it.
     pub(crate) fn at_or_after(&self, page: u64) -> Option<(u64, &R)> {
         self.containing(page).or_else(|| self.runs.range(page..).next().map(|(&start, run)| (start, run)))

@@ -8,7 +8,8 @@ use core::fmt;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use spin::{Mutex, MutexGuard};
+use spin::mutex::Mutex;
+use spin::mutex::MutexGuard;
 
 use crate::frame_runs::FrameRuns;
 use crate::handle::ObjectHandle;
@@ -25,11 +26,25 @@ pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The system that maps live in: its host, its frames, its objects and its limit on user wiring.
 ///
-/// Lock order: a map's state, then the objects (with all page tables), then whatever the ports lock.
+/// # Locks
+/// Order: a map's state, then the objects (with all page tables), then whatever the ports lock. Queues of waiters, of messages and of
+/// work in the background come last, and are held for moments only. Of the maps' states one is held at a time; but a fork holds
+/// its child's, which nobody else knows yet, and [`check_all`](crate::check_all) holds all, in an order of its own.
+///
+/// A map's state guards its entries, marks, charges and limits; the objects' lock guards what is resident, wire counts, what managers owe,
+/// who shows what, and page tables. Neither guards what frames hold: **other processors write pages while both locks are held**.
+/// Whoever takes a page's content
+///
+/// - as of one moment, write-protects it first, on all processors, and copies under the same hold (fork; copies of what is below need
+///   not, for nobody writes that, unless it is a file that others map, whose private mappings promise no moment);
+/// - to write it to storage, cleans its mapping first: what is written from then on makes a new mark.
+///
+/// Whoever looks and then changes does so under one hold of the lock that guards what was looked at, or leaves a mark behind:
+/// *in transition* on entries, *cleaning* or *going* on pages, a hold on an object, *busy* on a map.
 pub struct Vm<P: Ports> {
     host: P::Host,
     frames: P::Frames,
-    objects: Mutex<Objects<P>>,
+    objects: Mutex<Objects<P>, P::Relax>,
     user_wired_pages: AtomicU64,
     user_wire_limit_pages: AtomicU64,
     /// Woken after something ended that pages were busy with: a write to stable storage, a call to the host, a page's
@@ -222,8 +237,23 @@ impl<P: Ports> Vm<P> {
         ObjectHandle::new(Arc::clone(self), id)
     }
 
+    /// Lets others have the objects for a moment where `mutant` is planted.
+    #[cfg(test)]
+    pub(crate) fn unlock_if<'a>(
+        &'a self,
+        objects: MutexGuard<'a, Objects<P>, P::Relax>,
+        mutant: crate::planted::Mutant,
+    ) -> MutexGuard<'a, Objects<P>, P::Relax> {
+        if !self.planted.has(mutant) {
+            return objects;
+        }
+        drop(objects);
+        std::thread::yield_now();
+        self.objects()
+    }
+
     /// Locks the objects and all page tables.
-    pub(crate) fn objects(&self) -> MutexGuard<'_, Objects<P>> {
+    pub(crate) fn objects(&self) -> MutexGuard<'_, Objects<P>, P::Relax> {
         self.objects.lock()
     }
 

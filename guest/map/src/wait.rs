@@ -10,6 +10,8 @@ use spin::Mutex;
 
 /// A queue of tasks that wait for the next [`WaitQueue::wake_all`].
 ///
+/// Wakers are called with locks of maps and of the objects held, and must do no more than have their tasks run later.
+///
 /// No wakeup is lost as long as [`WaitQueue::wait`] is called under the lock that guards the condition
 /// and `wake_all` after the condition changed: a wait that began before a wake ends with it, even if it
 /// is first polled later.
@@ -125,7 +127,10 @@ impl Future for Wait<'_> {
         let waker = context.waker();
         let queued = self.ticket.and_then(|mine| inner.wakers.iter_mut().find(|(ticket, _)| *ticket == mine));
         if let Some((_, known)) = queued {
-            known.clone_from(waker);
+            // Dropping a waker may drop a task, and with it another wait, so none is dropped under the lock.
+            let old = core::mem::replace(known, waker.clone());
+            drop(inner);
+            drop(old);
         } else {
             let ticket = inner.next_ticket;
             inner.next_ticket += 1;
@@ -139,7 +144,11 @@ impl Future for Wait<'_> {
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if let Some(mine) = self.ticket {
-            self.queue.inner.lock().wakers.retain(|(ticket, _)| *ticket != mine);
+            let mut inner = self.queue.inner.lock();
+            let queued = inner.wakers.iter().position(|(ticket, _)| *ticket == mine);
+            let waker = queued.map(|at| inner.wakers.swap_remove(at));
+            drop(inner);
+            drop(waker);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Options and configuration files that read well and describe no machine.
 
-use crate::place::{CONFIG, MEMORY, Place, Row, USAGE, nothing};
+use crate::place::{CONFIG, IMAGE, MEMORY, Place, Row, USAGE, nothing};
 
 const TIMEOUT: &str = "the time limit must be more than 0 and at most 31622400 seconds";
 
@@ -92,6 +92,99 @@ pub const REFUSED: &[Row] = &[
         "run --timeout 1e-300",
         CONFIG,
         &[TIMEOUT, "; 1e-300 is not"],
+    ),
+    (
+        "cpus_0_is_refused",
+        nothing,
+        "run --memory 8M,file=new.ram --cpus 0",
+        CONFIG,
+        &["1 to 16 processors", "0 is not"],
+    ),
+    (
+        "cpus_17_is_refused",
+        nothing,
+        "script ok.wvm --cpus 17 --memory 8M,file=new.ram",
+        CONFIG,
+        &["17 is not possible"],
+    ),
+    ("cpus_17_of_a_benchmark_is_refused", nothing, "bench boot --cpus 17", CONFIG, &["17 is not possible"]),
+    ("cpus_of_no_machine_are_refused", nothing, "run --on hosted --cpus 2", CONFIG, &["--on hosted has no processors"]),
+    (
+        "config_with_no_number_of_cpus_tells_the_line",
+        |p| config(p, "cpus = 'all'"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 1: invalid type", "expected u64"],
+    ),
+    (
+        "config_with_an_unknown_program_tells_the_line",
+        |p| config(p, "timeout = 1\nprograms = ['hallo']"),
+        "run --config c.toml",
+        CONFIG,
+        &["line 2: there is no built-in program 'hallo'"],
+    ),
+    (
+        "config_with_a_script_and_programs_is_refused",
+        |p| config(p, "script = 'ok.wvm'\nprograms = ['hello']"),
+        "run --config c.toml",
+        CONFIG,
+        &["a script and programs can't be run together"],
+    ),
+    (
+        "programs_without_a_machine_are_refused",
+        nothing,
+        "run --on hosted --program hello --memory 8M,file=new.ram",
+        CONFIG,
+        &["--on hosted has no ring 3"],
+    ),
+    (
+        "script_with_programs_without_a_machine_is_refused",
+        |p| p.write("p.wvm", b"host locked\nprogram p hello\n"),
+        "script p.wvm --on all",
+        CONFIG,
+        &["--on all has no ring 3"],
+    ),
+    (
+        "program_missing_is_named",
+        nothing,
+        "run --program ./no.elf --memory 8M,file=new.ram",
+        IMAGE,
+        &["'./no.elf' cannot be read", "No such file"],
+    ),
+    (
+        "program_folder_is_named",
+        nothing,
+        "run --program ./ --memory 8M,file=new.ram",
+        IMAGE,
+        &["'./' cannot be read", "Is a directory"],
+    ),
+    (
+        "program_without_end_is_refused",
+        nothing,
+        "run --program /dev/zero --memory 8M,file=new.ram",
+        IMAGE,
+        &["'/dev/zero' cannot run", "larger than 64 MiB"],
+    ),
+    (
+        "program_that_is_text_is_refused",
+        nothing,
+        "run --program ./ok.wvm --memory 8M,file=new.ram",
+        IMAGE,
+        &["'./ok.wvm' cannot run", "no 64-bit ELF file"],
+    ),
+    (
+        "program_that_wants_a_dynamic_linker_is_refused",
+        nothing,
+        "run --program /bin/ls --memory 8M,file=new.ram",
+        IMAGE,
+        &["'/bin/ls' cannot run", "no static executable"],
+    ),
+    (
+        "program_of_a_script_is_looked_at_first",
+        |p| p.write("p.wvm", b"program p \"./ok.wvm\"\n"),
+        "script p.wvm --memory 8M,file=new.ram",
+        IMAGE,
+        &["'./ok.wvm' cannot run", "no 64-bit ELF file"],
     ),
     (
         "ram_file_for_all_hosts_is_refused",
@@ -274,10 +367,27 @@ pub const ACCEPTED_WITHOUT_KVM: &[Row] = &[
         0,
         &["wire quota  0 bytes"],
     ),
+    ("programs_are_listed", nothing, "programs", 0, &["  hello ", "  storm    SECONDS THREADS SEED", "--program NAME"]),
+    ("programs_are_listed_as_json", nothing, "programs --json", 0, &["\"name\": \"kv\""]),
+    (
+        "config_with_programs_leaves_a_script_on_the_line_alone",
+        |p| config(p, "programs = ['hello']"),
+        "run --config c.toml --on fake --script ok.wvm",
+        0,
+        &["8 locked"],
+    ),
 ];
 
 /// What stands nearest to those.
 pub const ACCEPTED: &[Row] = &[
+    ("cpus_1_work", nothing, "script ok.wvm --memory 8M,durability=none --cpus 1", 0, &["8 locked"]),
+    (
+        "cpus_16_work",
+        nothing,
+        "script ok.wvm --memory 32M,durability=none --cpus 16",
+        0,
+        &["vCPUs       16", "8 locked"],
+    ),
     (
         "store_folder_with_a_quota_of_nothing_works",
         nothing,

@@ -23,8 +23,14 @@ pub const fn direct(address: u64) -> u64 {
 
 /// Returns the places of what a guest made here boots with, in a RAM of `ram_pages` pages.
 pub fn layout(ram_pages: u64) -> BootLayout {
+    layout_with(ram_pages, 1, 0)
+}
+
+/// As [`layout`], with so many vCPUs and an archive of so many bytes.
+pub fn layout_with(ram_pages: u64, vcpus: u64, archive_bytes: u64) -> BootLayout {
     let image = Code::default().halt().image();
-    place(&Image::new(&image, ram_pages).expect("an image"), ram_pages, 1).expect("a layout")
+    let image = Image::new(&image, ram_pages).expect("an image");
+    place(&image, ram_pages, vcpus, archive_bytes).expect("a layout")
 }
 
 /// Instructions, one after the other, and data.
@@ -79,6 +85,12 @@ impl Code {
     pub fn again_from(self, start: usize) -> Self {
         let back = start.cast_signed() - (self.text.len() + 5).cast_signed();
         self.bytes(&[0xe9]).bytes(&i32::try_from(back).expect("near").to_le_bytes())
+    }
+
+    /// Returns the instructions.
+    pub fn text(self) -> Vec<u8> {
+        assert!(self.data.is_empty(), "the data would be lost");
+        self.text
     }
 
     /// Returns how many bytes of instructions there are.

@@ -60,6 +60,7 @@ impl Rig {
             syncs: Arc::new(syncs.expect("a service")),
             stores: Arc::new(StoreService::unsupported()),
             discard: None,
+            vcpus: None,
             completions: Some(Arc::clone(&ring)),
             ram_pages: ram.pages(),
             call_pages: vec![range(0, 1)],

@@ -51,7 +51,7 @@ fn flood(first: Code, code: impl FnOnce(Code) -> Code, count: impl Fn(&Lab) -> u
 /// Exits of the vCPU, where KVM counts them; a number that looks like a flood elsewhere.
 fn exits(lab: &Lab) -> u64 {
     static ELSEWHERE: AtomicU64 = AtomicU64::new(0);
-    let counted = lab.machine.vcpu_stats().and_then(|stats| stats.get("exits"));
+    let counted = lab.machine.vcpu_stats(0).and_then(|stats| stats.get("exits"));
     counted.unwrap_or_else(|| ELSEWHERE.fetch_add(1000, Ordering::Relaxed))
 }
 
@@ -109,7 +109,7 @@ pub const CASES: &[Case] = &[
     ("flood_of_notifications_does_not_hold_a_reader_up", &[Need::Kvm], || {
         let notify = |code: Code| code.bytes(&[0x66, 0xba]).bytes(&NOTIFY.to_le_bytes()).bytes(&[0xef; 64]);
         let emulated = |lab: &Lab| {
-            let counted = lab.machine.vcpu_stats().and_then(|stats| stats.emulated_instructions());
+            let counted = lab.machine.emulated_instructions();
             counted.unwrap_or_else(|| exits(lab))
         };
         flood(Code::default(), notify, emulated);

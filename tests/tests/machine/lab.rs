@@ -9,13 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wirevm_abi::RamRange;
-use wirevm_agent::{Command, FrameRow, MAIN_TASK, Reply, Request};
+use wirevm_agent::{Command, Event, FrameRow, MAIN_TASK, Reply, Request};
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::sync::StorageFaults;
 use wirevm_map::KernReturn;
 use wirevm_tests::binary;
 use wirevm_vmm::machine::BootReport;
-use wirevm_vmm::{Machine, MachineConfig, Outcome, StorageErrorPolicy, signal};
+use wirevm_vmm::{ChannelError, Machine, MachineConfig, MachineError, Outcome, StorageErrorPolicy, signal};
 
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
@@ -24,7 +24,7 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// Longest time that ending a machine may take.
 const END_LIMIT: Duration = Duration::from_secs(3);
 /// Names of a machine's threads.
-const THREADS: [&str; 4] = ["vcpu0", "events", "wirevm-sync", "wirevm-health"];
+const THREADS: [&str; 3] = ["events", "wirevm-sync", "wirevm-health"];
 
 /// Returns the image of the guest kernel.
 pub fn kernel() -> &'static [u8] {
@@ -81,7 +81,7 @@ fn traces(ram: &str) -> Traces {
     let maps = fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
     Traces {
         descriptors,
-        threads: names.filter(|name| THREADS.contains(&name.trim())).count(),
+        threads: names.filter(|name| name.starts_with("vcpu") || THREADS.contains(&name.trim())).count(),
         locked_bytes: locked_kib * 1024,
         mappings: maps.lines().filter(|line| line.contains(ram)).count(),
     }
@@ -97,12 +97,18 @@ pub struct Lab {
     before: Traces,
     next_id: u64,
     early: HashMap<u64, Reply>,
+    /// What programs have printed, by task.
+    pub(super) outputs: HashMap<u64, Vec<u8>>,
     // Last: the next machine may start when this one is gone.
     _alone: MutexGuard<'static, ()>,
 }
 
 /// What a machine is started with.
 pub struct Setup {
+    /// How many vCPUs it has.
+    pub vcpus: u32,
+    /// The archive of programs that its guest finds.
+    pub archive: Option<Arc<[u8]>>,
     /// Pages that the guest may wire.
     pub quota: u64,
     /// How long it may run.
@@ -118,12 +124,33 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            vcpus: 1,
+            archive: None,
             quota: 256,
             time_limit: Duration::from_secs(60),
             policy: StorageErrorPolicy::Stop,
             storage_faults: None,
             single_step: false,
         }
+    }
+}
+
+fn config(setup: &Setup, console: Console) -> MachineConfig {
+    MachineConfig {
+        vcpus: setup.vcpus,
+        archive: setup.archive.clone(),
+        wire_quota_pages: setup.quota,
+        lock_faults: None,
+        storage_faults: setup.storage_faults.clone(),
+        store_dir: None,
+        store_quota_pages: 0,
+        time_limit: Some(setup.time_limit),
+        on_storage_error: setup.policy,
+        guest_log_level: 0,
+        console: Box::new(console),
+        keyboard: false,
+        single_step: setup.single_step,
+        interrupted: None,
     }
 }
 
@@ -134,27 +161,29 @@ impl Lab {
         // The event that signals make readable stays for the life of the process.
         drop(signal::install().expect("signal handlers"));
         let console = Console::default();
-        let config = MachineConfig {
-            wire_quota_pages: setup.quota,
-            lock_faults: None,
-            storage_faults: setup.storage_faults.clone(),
-            store_dir: None,
-            store_quota_pages: 0,
-            time_limit: Some(setup.time_limit),
-            on_storage_error: setup.policy,
-            guest_log_level: 0,
-            console: Box::new(console.clone()),
-            keyboard: false,
-            single_step: setup.single_step,
-            interrupted: None,
-        };
+        let config = config(setup, console.clone());
         let before = traces("wirevm-ram");
         let ram = ram();
         let name = ram.path().file_name().expect("a name").to_string_lossy().into_owned();
         // A memfd's path says "memfd:wirevm-ram", and so does its link.
         let ram_name = name.trim_start_matches("memfd:").to_owned();
         let machine = Machine::start(config, ram, image).expect("a machine");
-        Self { machine, console, ram_name, before, next_id: 1, early: HashMap::new(), _alone: alone }
+        Self {
+            machine,
+            console,
+            ram_name,
+            before,
+            next_id: 1,
+            early: HashMap::new(),
+            outputs: HashMap::new(),
+            _alone: alone,
+        }
+    }
+
+    /// Starts `image` as [`Lab::start`] does, and drops the machine; the error, where that fails.
+    pub fn try_start(ram: RamFile, image: &[u8], setup: &Setup) -> Result<(), MachineError> {
+        let _alone = alone();
+        Machine::start(config(setup, Console::default()), ram, image).map(drop)
     }
 
     /// Starts `image` on 8 MiB of RAM without stable storage.
@@ -192,18 +221,42 @@ impl Lab {
 
     /// Returns the next reply and its id.
     pub fn next(&mut self) -> (u64, Reply) {
-        let words = self.machine.channel().receive(LIMIT).expect("a reply");
-        let (id, words) = words.split_first().expect("an id");
-        (*id, Reply::decode(words).unwrap_or_else(|_| panic!("a reply of no agent: {words:x?}")))
+        self.next_within(LIMIT).expect("a reply")
+    }
+
+    /// As [`Lab::next`]; nothing when none comes within `limit`. What programs print meanwhile is kept.
+    pub fn next_within(&mut self, limit: Duration) -> Option<(u64, Reply)> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let words = match self.machine.channel().receive(deadline.saturating_duration_since(Instant::now())) {
+                Ok(words) => words,
+                Err(ChannelError::Timeout(_)) => return None,
+                Err(error) => panic!("{error}: {:?}", self.machine.outcome()),
+            };
+            match Event::decode(&words).unwrap_or_else(|_| panic!("unasked: {words:x?}")) {
+                Some(Event::Output { task, bytes }) => self.outputs.entry(task).or_default().extend(bytes),
+                None => {
+                    let (id, words) = words.split_first().expect("an id");
+                    let reply = Reply::decode(words);
+                    return Some((*id, reply.unwrap_or_else(|_| panic!("a reply of no agent: {words:x?}"))));
+                }
+            }
+        }
     }
 
     /// Returns the reply to the command with that id.
     pub fn reply(&mut self, id: u64) -> Reply {
+        self.reply_within(id, LIMIT).unwrap_or_else(|| panic!("command {id} is not answered"))
+    }
+
+    /// As [`Lab::reply`]; nothing when `limit` goes by without one.
+    pub fn reply_within(&mut self, id: u64, limit: Duration) -> Option<Reply> {
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(reply) = self.early.remove(&id) {
-                return reply;
+                return Some(reply);
             }
-            let (id, reply) = self.next();
+            let (id, reply) = self.next_within(deadline.saturating_duration_since(Instant::now()))?;
             assert!(self.early.insert(id, reply).is_none(), "command {id} is answered twice");
         }
     }

@@ -1,9 +1,12 @@
 //! What booting and wiring cost. Times are printed; counts are held to their limits.
 
+use std::time::Duration;
+
 use wirevm_agent::Command;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_tests::{Case, Need, Wirevm};
 
+use super::guests::{Entry, archive};
 use super::lab::{Lab, PAGE, Setup, kernel};
 
 /// Fewer mean that KVM does not count what runs at ring 0.
@@ -13,6 +16,67 @@ const MIB: u64 = 1 << 20;
 fn on_memfd(ram_bytes: u64, quota: u64) -> Lab {
     let ram = || RamFile::memfd(ram_bytes).expect("a memfd");
     Lab::start(ram, kernel(), &Setup { quota, ..Setup::default() })
+}
+
+/// Returns the instructions that KVM has emulated on all vCPUs once nothing runs any more; none where it does not count.
+fn instructions_at_rest(lab: &Lab) -> Option<u64> {
+    let mut before = lab.machine.emulated_instructions()?;
+    loop {
+        // A vCPU that is busy adds what it did at least every two milliseconds, unless the host has no time for it.
+        std::thread::sleep(Duration::from_millis(100));
+        let now = lab.machine.emulated_instructions()?;
+        if now == before {
+            return Some(now).filter(|count| *count >= COUNTED);
+        }
+        before = now;
+    }
+}
+
+/// Returns the instructions of ring 0 for each of the things that a program does as often as its argument says: the first
+/// entry does 500 of them and the second 2500. None where KVM does not count.
+fn instructions_for_each(vcpus: u32, programs: &'static [Entry]) -> Option<u64> {
+    let mut lab = Lab::of_programs(
+        16 * MIB,
+        &Setup { vcpus, archive: archive(programs), time_limit: Duration::from_secs(600), ..Setup::default() },
+    );
+    let mut run = |entry| {
+        let before = instructions_at_rest(&lab);
+        print!("{}", lab.expect_ok(entry, Duration::from_secs(60)));
+        Some(instructions_at_rest(&lab)? - before?)
+    };
+    // The first time is not like the next.
+    run(0);
+    let taken = run(0).zip(run(1));
+    lab.stop();
+    let (few, many) = taken?;
+    Some((many - few) / 2_000)
+}
+
+/// Returns the instructions of ring 0 for a page fault on a page that is resident. None where KVM does not count.
+fn instructions_of_a_fault(vcpus: u32) -> Option<u64> {
+    let programs: &[Entry] = &[("refault", &["1"]), ("refault", &["2"])];
+    let mut lab = Lab::of_programs(
+        16 * MIB,
+        &Setup { vcpus, archive: archive(programs), time_limit: Duration::from_secs(600), ..Setup::default() },
+    );
+    let mut run = |entry| {
+        let task = lab.run_program(entry);
+        let prepared = instructions_at_rest(&lab)?;
+        let touched = loop {
+            let now = instructions_at_rest(&lab)?;
+            if now != prepared {
+                break now;
+            }
+        };
+        lab.expect_exit(task, 0, Duration::from_secs(60));
+        lab.end_task(task);
+        Some(touched - prepared)
+    };
+    let taken = run(0).zip(run(1));
+    lab.stop();
+    let (few, many) = taken?;
+    // One region more, of eight pages.
+    Some((many - few) / 8)
 }
 
 pub const CASES: &[Case] = &[
@@ -25,6 +89,39 @@ pub const CASES: &[Case] = &[
                 assert!(instructions <= 60_000, "{instructions}");
             }
             lab.stop();
+        }
+    }),
+    ("boot_takes_at_most_25000_instructions_more_for_each_vcpu", &[Need::Kvm], || {
+        let mut alone = None;
+        for vcpus in [1, 2, 4, 8, 16] {
+            let ram = || RamFile::memfd(16 * MIB).expect("a memfd");
+            let lab = Lab::start(ram, kernel(), &Setup { vcpus, ..Setup::default() });
+            let booted = lab.booted();
+            // What the further ones do behind that counts as well.
+            let taken = instructions_at_rest(&lab);
+            lab.stop();
+            println!(
+                "boot with {vcpus} vCPUs: {:?} instructions, {:?}; at rest {taken:?}",
+                booted.instructions, booted.elapsed
+            );
+            let Some(taken) = taken else { continue };
+            let first = *alone.get_or_insert(taken);
+            let more = taken.saturating_sub(first);
+            assert!(more <= 25_000 * u64::from(vcpus - 1), "{more} more for {} vCPUs more", vcpus - 1);
+        }
+    }),
+    ("null_call_takes_at_most_150_instructions", &[Need::Kvm], || {
+        for vcpus in [1, 2] {
+            let taken = instructions_for_each(vcpus, &[("calls", &["500"]), ("calls", &["2500"])]);
+            println!("null call with {vcpus} vCPUs: {taken:?} instructions");
+            assert!(taken.is_none_or(|taken| taken <= 150), "{taken:?}");
+        }
+    }),
+    ("fault_on_a_resident_page_takes_at_most_400_instructions", &[Need::Kvm], || {
+        for vcpus in [1, 2] {
+            let Some(taken) = instructions_of_a_fault(vcpus) else { return };
+            println!("fault on a resident page with {vcpus} vCPUs: {taken} instructions");
+            assert!(taken <= 400, "{taken}");
         }
     }),
     ("boot_step_by_step_counts_what_kvm_counts", &[Need::Kvm], || {
@@ -61,7 +158,7 @@ pub const CASES: &[Case] = &[
         assert_eq!((lab.machine.hypercalls() - before, lab.locked()), (1, 0));
         lab.stop();
     }),
-    ("bench_boot_reaches_its_limits_and_at_most_8_mib_besides_guest_ram", &[Need::Kvm], || {
+    ("bench_boot_reaches_its_limits_and_at_most_9_mib_besides_guest_ram", &[Need::Kvm], || {
         let finished = Wirevm::new(["bench", "boot", "--json"]).run().expect_code(0);
         let report = finished.json();
         let measurements = report.pointer("/measurements").and_then(|all| all.as_array()).expect("measurements");

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Size};
+use crate::config::{Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Size, check_programs};
 use crate::exit_code::ExitCode;
 use crate::hosts::On;
+use crate::program::Wanted;
 use crate::script::source::ScriptSource;
 
 /// A guest that can say: these pages never leave memory, these bytes survive a power cut.
@@ -28,11 +29,14 @@ pub struct Cli {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Boot a guest and carry out a script: the built-in demo, or another
+    /// Boot a guest and carry out a script, the built-in demo or another, or run programs in it
     ///
     /// Without options, guest RAM is a temporary file on the first durable file system among the current folder,
     /// $XDG_CACHE_HOME and /var/tmp, and the demo shows wiring and syncing with the host's own counters beside the
     /// guest's word.
+    ///
+    /// With --program, what the programs print is shown as they print it, then how each ended; the exit code is 0 when all
+    /// exited with code 0, and 1 when one did not. With --quiet only what they print is shown, with --json it is in the document.
     #[command(after_help = ExitCode::help())]
     Run(RunArgs),
     /// Boot a guest and carry out a script
@@ -46,6 +50,8 @@ pub enum Command {
     /// The file is only read. Where a machine was killed, what it had synced is found here.
     #[command(after_help = ExitCode::help())]
     Ramfile(RamfileArgs),
+    /// List the programs that are built in
+    Programs(ProgramsArgs),
     /// Measure
     Bench(BenchArgs),
 }
@@ -56,6 +62,9 @@ pub struct MachineArgs {
     /// Guest image to boot instead of the built-in one
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     pub kernel: Option<PathBuf>,
+    /// Processors of the guest, 1 to 16 [default: 1]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Machine")]
+    pub cpus: Option<u64>,
     /// Guest memory
     ///
     /// A comma list of size=SIZE (K, M, G or T may follow the number), file=FILE (made if it does not exist) and
@@ -107,12 +116,36 @@ pub struct RunArgs {
     /// Script to carry out instead of the demo; - for standard input
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     pub script: Option<PathBuf>,
+    /// Program to run in the guest instead of a script; may be given several times, and all run together
+    ///
+    /// NAME is that of a built-in program, which `wirevm programs` lists, or the path of a static ELF file with a '/' in it, as in
+    /// ./my.elf. Its arguments follow, separated by commas, as in kv,1000.
+    #[arg(long = "program", value_name = "NAME[,ARG…]", allow_hyphen_values = true, conflicts_with = "script")]
+    #[arg(help_heading = "Machine")]
+    pub programs: Vec<Wanted>,
     /// Where to carry it out
     #[arg(long, value_enum, value_name = "HOST", help_heading = "Machine")]
     pub on: Option<On>,
     /// The machine.
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// The output.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What `wirevm run` runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A script.
+    Script(ScriptSource),
+    /// Programs, at least one.
+    Programs(Vec<Wanted>),
+}
+
+/// `wirevm programs`.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct ProgramsArgs {
     /// The output.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -199,6 +232,12 @@ pub struct BenchBootArgs {
     pub output: OutputArgs,
 }
 
+/// What a configuration file says is to be run.
+struct FileWork {
+    script: Option<PathBuf>,
+    programs: Vec<Wanted>,
+}
+
 impl MachineArgs {
     /// Joins the command line with the configuration file it names, for a command that carries no script out: whatever
     /// the file says of that is left alone.
@@ -206,19 +245,21 @@ impl MachineArgs {
     /// # Errors
     /// [`ConfigError`] when the file or an option is not valid.
     pub fn resolve(&self) -> Result<MachineOptions, ConfigError> {
-        self.resolve_on(Some(On::Kvm)).map(|(options, _)| options)
+        let (options, _) = self.resolve_on(Some(On::Kvm))?;
+        Ok(options)
     }
 
     /// Joins the command line, which names `on`, with the configuration file it names; returns the checked options, and
-    /// the script that the file names.
+    /// what the file says is to be run, unless it contradicts itself.
     ///
     /// # Errors
     /// [`ConfigError`] when the file or an option is not valid.
-    pub fn resolve_on(&self, on: Option<On>) -> Result<(MachineOptions, Option<PathBuf>), ConfigError> {
+    fn resolve_on(&self, on: Option<On>) -> Result<(MachineOptions, FileWork), ConfigError> {
         let file = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         let given = Config {
             on,
             kernel: self.kernel.clone(),
+            cpus: self.cpus,
             memory: self.memory.clone().unwrap_or_default(),
             wire_quota: self.wire_quota,
             store: self.store.clone(),
@@ -226,22 +267,32 @@ impl MachineArgs {
             timeout: self.timeout,
             on_storage_error: self.on_storage_error,
             script: None,
+            programs: Vec::new(),
         };
         let mut all = given.or(file);
-        let script = all.script.take();
-        Ok((all.check()?, script))
+        let work = FileWork { script: all.script.take(), programs: std::mem::take(&mut all.programs) };
+        Ok((all.check()?, work))
     }
 }
 
 impl RunArgs {
-    /// Returns the checked options and where the script comes from.
+    /// Returns the checked options and what is to be run: what the command line says, or the configuration file, or the demo.
     ///
     /// # Errors
     /// [`ConfigError`] when the configuration file or an option is not valid.
-    pub fn resolve(&self) -> Result<(MachineOptions, ScriptSource), ConfigError> {
-        let (options, script) = self.machine.resolve_on(self.on)?;
-        let source = self.script.clone().or(script).map_or(ScriptSource::Demo, ScriptSource::named);
-        Ok((options, source))
+    pub fn resolve(&self) -> Result<(MachineOptions, Work), ConfigError> {
+        let (options, file) = self.machine.resolve_on(self.on)?;
+        let (script, programs) = match (&self.script, &*self.programs) {
+            (None, []) => (file.script, file.programs),
+            (script, programs) => (script.clone(), programs.to_vec()),
+        };
+        check_programs(&programs, options.on)?;
+        let work = match (script, programs.is_empty()) {
+            (Some(_), false) => return Err(ConfigError::ScriptAndPrograms),
+            (None, false) => Work::Programs(programs),
+            (script, true) => Work::Script(script.map_or(ScriptSource::Demo, ScriptSource::named)),
+        };
+        Ok((options, work))
     }
 }
 
@@ -251,7 +302,8 @@ impl ScriptArgs {
     /// # Errors
     /// [`ConfigError`] when the configuration file or an option is not valid.
     pub fn resolve(&self) -> Result<MachineOptions, ConfigError> {
-        self.machine.resolve_on(self.on).map(|(options, _)| options)
+        let (options, _) = self.machine.resolve_on(self.on)?;
+        Ok(options)
     }
 }
 
@@ -276,6 +328,7 @@ impl Command {
             Self::Script(args) => args.output,
             Self::Doctor(args) => args.output,
             Self::Ramfile(args) => args.output,
+            Self::Programs(args) => args.output,
             Self::Bench(BenchArgs { what: Bench::Boot(args) }) => args.output,
         }
     }

@@ -10,6 +10,7 @@ use crate::config::MachineOptions;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::kvm_target::{KvmTarget, Orders, ended};
 use crate::prepare::prepare;
+use crate::program::Outputs;
 use crate::report::{BenchReport, MachineReport, Measurement};
 use crate::script::target::Target;
 use crate::session;
@@ -32,7 +33,7 @@ pub fn boot(options: &MachineOptions) -> Result<BenchReport, CommandError> {
     let mut times = Vec::new();
     let mut instructions = None;
     for _ in 0..BOOTS {
-        let (machine, mut report) = prepare(options)?.start()?;
+        let (machine, mut report) = prepare(options, &[])?.start()?;
         session::boot(&machine, &mut report)?;
         times.push(report.boot_time);
         instructions = report.boot_instructions;
@@ -52,7 +53,7 @@ pub fn boot(options: &MachineOptions) -> Result<BenchReport, CommandError> {
 
 /// Boots once, one instruction at a time. A repeated string instruction may count several times.
 fn count_steps(options: &MachineOptions) -> Result<Option<u64>, CommandError> {
-    let (machine, mut report) = prepare(options)?.single_stepped().start()?;
+    let (machine, mut report) = prepare(options, &[])?.single_stepped().start()?;
     session::boot(&machine, &mut report)?;
     end(machine)?;
     Ok(report.boot_instructions)
@@ -60,7 +61,7 @@ fn count_steps(options: &MachineOptions) -> Result<Option<u64>, CommandError> {
 
 /// Wires and unwires one range and one page, and counts.
 fn wire(options: &MachineOptions) -> Result<Vec<Measurement>, CommandError> {
-    let (mut machine, mut report) = prepare(options)?.start()?;
+    let (mut machine, mut report) = prepare(options, &[])?.start()?;
     session::boot(&machine, &mut report)?;
     // A guest needs some of its RAM for itself.
     let most = WIRED_BYTES.min(report.wire_quota_bytes).min(report.ram_bytes / 2) / PAGE_SIZE * PAGE_SIZE;
@@ -78,7 +79,7 @@ fn wire(options: &MachineOptions) -> Result<Vec<Measurement>, CommandError> {
     }
     measurements.extend(wire_blocks(&mut machine, &report)?);
     let overhead = machine.witness().overhead_bytes().map_err(|error| CommandError::new(ExitCode::Failure, error))?;
-    measurements.push(measured("resident besides guest RAM", Some(overhead), "bytes", Some(8 << 20)));
+    measurements.push(measured("resident besides guest RAM", Some(overhead), "bytes", Some(9 << 20)));
     end(machine)?;
     Ok(measurements)
 }
@@ -115,7 +116,7 @@ struct Cost {
 /// Carries one command out and counts. The instructions are all that the guest ran for it, its agent's included.
 fn cost_of(machine: &mut Machine, command: &Command) -> Result<Cost, CommandError> {
     let count = |machine: &Machine| {
-        let stats = machine.vcpu_stats().and_then(|stats| stats.emulated_instructions());
+        let stats = machine.emulated_instructions();
         (machine.hypercalls(), stats)
     };
     let before = count(machine);
@@ -131,7 +132,7 @@ fn cost_of(machine: &mut Machine, command: &Command) -> Result<Cost, CommandErro
 
 fn call(machine: &mut Machine, command: &Command) -> Result<Reply, CommandError> {
     let request = Request { task: MAIN_TASK, thread: 0, command: *command };
-    KvmTarget::new(machine, Orders::default()).call(&request)
+    KvmTarget::new(machine, Orders::default(), Outputs::none()).call(&request)
 }
 
 fn refused(operation: &str) -> CommandError {

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use serde::de::value::{Error as ValueError, MapDeserializer};
 use serde::{Deserialize, Deserializer, de};
+use wirevm_abi::archive::MAX_ENTRIES;
+use wirevm_abi::boot::MAX_VCPUS;
 use wirevm_abi::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use wirevm_devices::durability::Durability;
 
 use crate::hosts::On;
+use crate::program::Wanted;
 use crate::size::{self, Bytes};
 
 /// Guest RAM where no size is asked for.
@@ -97,6 +100,33 @@ pub enum ConfigError {
         on: On,
         /// The image.
         kernel: PathBuf,
+    },
+    /// More vCPUs than a machine can have, or none.
+    #[error("a guest has 1 to {MAX_VCPUS} processors; {cpus} is not possible")]
+    Cpus {
+        /// How many were asked for.
+        cpus: u64,
+    },
+    /// Processors were asked for where there is no machine.
+    #[error("--on {on} has no processors of its own; leave cpus out")]
+    CpusOn {
+        /// What is asked for.
+        on: On,
+    },
+    /// Programs were asked for where there is no machine.
+    #[error("--on {on} has no ring 3 that programs could run in; they need the virtual machine of --on kvm")]
+    ProgramsOn {
+        /// What is asked for.
+        on: On,
+    },
+    /// A script and programs, each of which has the machine for itself.
+    #[error("a script and programs can't be run together: a script starts its own, as in 'program p kv 1000'")]
+    ScriptAndPrograms,
+    /// More programs than can be passed to a guest.
+    #[error("{count} programs are more than the {MAX_ENTRIES} that a guest takes")]
+    TooManyPrograms {
+        /// How many were asked for.
+        count: usize,
     },
     /// A time limit that is none.
     #[error("the time limit must be more than 0 and at most 31622400 seconds; {seconds:?} is not")]
@@ -245,6 +275,8 @@ pub struct Config {
     pub on: Option<On>,
     /// Guest image.
     pub kernel: Option<PathBuf>,
+    /// Processors of the guest.
+    pub cpus: Option<u64>,
     /// Guest memory.
     pub memory: MemoryConfig,
     /// Most memory that the guest may keep wired.
@@ -259,6 +291,8 @@ pub struct Config {
     pub on_storage_error: Option<OnStorageError>,
     /// Script that `wirevm run` carries out.
     pub script: Option<PathBuf>,
+    /// Programs that `wirevm run` runs.
+    pub programs: Vec<Wanted>,
 }
 
 /// Checked options of guest memory; `None` leaves the choice to the machine.
@@ -288,6 +322,8 @@ pub struct MachineOptions {
     pub on: On,
     /// Guest image; the built-in one if `None`.
     pub kernel: Option<PathBuf>,
+    /// How many vCPUs the guest has; one if `None`.
+    pub vcpus: Option<u32>,
     /// Guest memory.
     pub memory: MemoryOptions,
     /// Most bytes that the guest may keep wired, a multiple of the page size.
@@ -330,6 +366,7 @@ impl Config {
         Self {
             on: self.on.or(other.on),
             kernel: self.kernel.or(other.kernel),
+            cpus: self.cpus.or(other.cpus),
             memory: self.memory.or(other.memory),
             wire_quota: self.wire_quota.or(other.wire_quota),
             store: self.store.or(other.store),
@@ -337,6 +374,7 @@ impl Config {
             timeout: self.timeout.or(other.timeout),
             on_storage_error: self.on_storage_error.or(other.on_storage_error),
             script: self.script.or(other.script),
+            programs: if self.programs.is_empty() { other.programs } else { self.programs },
         }
     }
 
@@ -368,9 +406,11 @@ impl Config {
             (On::Hosted | On::Fake, _, Some(kernel)) => return Err(ConfigError::Kernel { on, kernel: kernel.clone() }),
             _ => {}
         }
+        let vcpus = self.cpus.map(|cpus| check_cpus(cpus, on)).transpose()?;
         Ok(MachineOptions {
             on,
             kernel: self.kernel,
+            vcpus,
             memory: MemoryOptions { size_bytes, file, durability },
             wire_quota_bytes,
             store,
@@ -390,6 +430,28 @@ fn check_store(folder: Option<PathBuf>, quota: Option<Size>) -> Result<Option<St
             let quota_bytes = quota.map_or(DEFAULT_STORE_QUOTA_BYTES, |quota| quota.0);
             Ok(folder.map(|folder| StoreOptions { folder, quota_bytes }))
         }
+    }
+}
+
+fn check_cpus(cpus: u64, on: On) -> Result<u32, ConfigError> {
+    let vcpus = u32::try_from(cpus).ok().filter(|_| (1..=MAX_VCPUS).contains(&cpus));
+    match (vcpus, on) {
+        (None, _) => Err(ConfigError::Cpus { cpus }),
+        (Some(_), On::Hosted | On::Fake) => Err(ConfigError::CpusOn { on }),
+        (Some(vcpus), On::Kvm | On::All) => Ok(vcpus),
+    }
+}
+
+/// Checks that programs can be run on that host.
+///
+/// # Errors
+/// [`ConfigError`] where they can't, or not all of them.
+pub fn check_programs(programs: &[Wanted], on: On) -> Result<(), ConfigError> {
+    match (programs.len(), on) {
+        (0, _) => Ok(()),
+        (_, On::Hosted | On::Fake | On::All) => Err(ConfigError::ProgramsOn { on }),
+        (count, On::Kvm) if count > MAX_ENTRIES => Err(ConfigError::TooManyPrograms { count }),
+        (_, On::Kvm) => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::process;
 pub enum ExitCode {
     /// Everything went as asked.
     Ok = 0,
-    /// The guest or its script reports a failure, or anything that has no code of its own.
+    /// The guest, a program of it, or its script reports a failure, or anything that has no code of its own.
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -34,7 +34,7 @@ pub enum ExitCode {
     GuestPanic = 11,
     /// A time limit is over.
     Timeout = 12,
-    /// The guest image can't be booted.
+    /// The guest image can't be booted, or a program not be run.
     Image = 13,
     /// The memory behind guest RAM is gone.
     BackingLost = 14,
@@ -74,7 +74,7 @@ impl ExitCode {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Ok => "success",
-            Self::Failure => "a script's expectation was not met, the guest reported failure, or another error",
+            Self::Failure => "a script's expectation was not met, a program or the guest failed, or another error",
             Self::Usage => "command line wrong",
             Self::Config => "configuration invalid",
             Self::Kvm => "/dev/kvm missing, denied or not usable",
@@ -86,7 +86,7 @@ impl ExitCode {
             Self::GuestCrash => "guest crashed (triple fault)",
             Self::GuestPanic => "guest panicked",
             Self::Timeout => "time limit reached",
-            Self::Image => "guest image refused",
+            Self::Image => "guest image or program refused",
             Self::BackingLost => "backing of guest RAM lost",
             Self::ScriptSyntax => "script syntax wrong",
         }

@@ -27,4 +27,5 @@ impl Ports for ModelPorts {
     type Host = ServiceHost<Model>;
     type Pmap = FakePmap;
     type Frames = ModelFrames;
+    type Relax = wirevm_map::Spin;
 }

@@ -28,4 +28,5 @@ impl Ports for HostedPorts {
     type Host = ServiceHost<Services>;
     type Pmap = FakePmap;
     type Frames = HostedFrames;
+    type Relax = wirevm_map::Spin;
 }

@@ -5,13 +5,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use wirevm_agent::{Command, Reply, Request};
+use wirevm_agent::{Command, Event, Reply, Request};
 use wirevm_devices::pin::{LockFaults, PinStats};
 use wirevm_devices::sync::StorageFaults;
 use wirevm_map::{FrameRun, KernReturn};
 use wirevm_vmm::{ChannelError, Machine, Outcome};
 
 use crate::exit_code::{CommandError, ExitCode};
+use crate::program::Outputs;
 use crate::script::awaits::settled;
 use crate::script::frames::wired;
 use crate::script::target::{HostFault, StorageFault, Target, TargetError, WitnessAnswer, WitnessQuery};
@@ -19,6 +20,8 @@ use crate::witness;
 
 /// Longest wait for one reply where no time limit was given: a hung guest is an error, not a hung command line.
 const REPLY_LIMIT: Duration = Duration::from_secs(600);
+/// Longest wait for something to happen where programs run, which take the time that they take.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Returns the error that stands for a machine's end before its work was done.
 pub fn ended(outcome: &Outcome) -> CommandError {
@@ -48,6 +51,10 @@ pub struct KvmTarget<'a> {
     next_id: u64,
     /// Replies that came before somebody asked for them, by id.
     early: HashMap<u64, Vec<u64>>,
+    /// What programs print.
+    outputs: Outputs,
+    /// The entry of the program whose start is not answered yet.
+    starting: Option<u64>,
 }
 
 /// How a script gives orders to a machine's host, and where it looks: what the machine was given.
@@ -74,9 +81,41 @@ impl fmt::Display for Nonsense {
 impl std::error::Error for Nonsense {}
 
 impl<'a> KvmTarget<'a> {
-    /// Talks to the agent of a machine that is ready.
-    pub fn new(machine: &'a mut Machine, orders: Orders) -> Self {
-        Self { machine, orders, holds_storage: false, next_id: 1, early: HashMap::new() }
+    /// Talks to the agent of a machine that is ready. `outputs` takes what its programs print.
+    pub fn new(machine: &'a mut Machine, orders: Orders, outputs: Outputs) -> Self {
+        let early = HashMap::new();
+        Self { machine, orders, holds_storage: false, next_id: 1, early, outputs, starting: None }
+    }
+
+    /// Returns what programs have printed.
+    pub const fn outputs(&mut self) -> &mut Outputs {
+        &mut self.outputs
+    }
+
+    /// Carries out one request and waits for its reply, [`Reply::Awaits`] included.
+    ///
+    /// # Errors
+    /// [`TargetError`] when the machine has ended before it replied.
+    pub fn ask(&mut self, request: &Request) -> Result<Reply, TargetError> {
+        if let Command::Program { entry } = request.command {
+            self.starting = Some(entry);
+        }
+        let id = self.send(request)?;
+        let may_take = match request.command {
+            Command::AwaitHost if self.outputs.expects_programs() => PROGRAM_LIMIT,
+            _ => REPLY_LIMIT,
+        };
+        let reply = self.receive(id, may_take)?;
+        match (self.starting, &reply) {
+            (None, _) | (_, Reply::Awaits) => {}
+            (Some(entry), reply) => {
+                self.starting = None;
+                if let Reply::Number(task) = reply {
+                    self.outputs.started(*task, entry);
+                }
+            }
+        }
+        Ok(reply)
     }
 
     fn send(&mut self, request: &Request) -> Result<u64, TargetError> {
@@ -88,8 +127,9 @@ impl<'a> KvmTarget<'a> {
         Ok(id)
     }
 
-    fn receive(&mut self, id: u64) -> Result<Reply, TargetError> {
-        let deadline = Instant::now() + REPLY_LIMIT;
+    /// Waits for a reply. What the guest tells unasked meanwhile is taken in.
+    fn receive(&mut self, id: u64, limit: Duration) -> Result<Reply, TargetError> {
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(words) = self.early.remove(&id) {
                 let reply = Reply::decode(&words)
@@ -99,19 +139,23 @@ impl<'a> KvmTarget<'a> {
             // One limit for all: a guest that repeats other replies does not put it off.
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(self.explain(ChannelError::Timeout(REPLY_LIMIT)));
+                return Err(self.explain(ChannelError::Timeout(limit)));
             }
             let message = self.machine.channel().receive(left).map_err(|error| self.explain(error))?;
+            let nonsense = |what: String| CommandError::new(ExitCode::Failure, Nonsense(what));
+            match Event::decode(&message) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    self.outputs.take(event);
+                    continue;
+                }
+                Err(_) => return Err(nonsense(format!("unasked: {message:x?}"))),
+            }
             match message.split_first() {
                 Some((id, words)) if *id < self.next_id => {
                     self.early.insert(*id, words.to_vec());
                 }
-                _ => {
-                    return Err(CommandError::new(
-                        ExitCode::Failure,
-                        Nonsense("a command that nobody sent".to_owned()),
-                    ));
-                }
+                _ => return Err(nonsense("a command that nobody sent".to_owned())),
             }
         }
     }
@@ -161,10 +205,7 @@ fn disagreement(
 impl Target for KvmTarget<'_> {
     fn call(&mut self, request: &Request) -> Result<Reply, TargetError> {
         let holds_storage = self.holds_storage;
-        let answer = settled(request, holds_storage, |request| {
-            let id = self.send(request)?;
-            self.receive(id)
-        });
+        let answer = settled(request, holds_storage, |request| self.ask(request));
         match (answer, &request.command) {
             (Err(_), Command::Exit { code }) if matches!(self.machine.outcome(), Some(Outcome::Exit { code: got }) if got == *code) => {
                 Ok(Reply::Done(KernReturn::Success))
@@ -182,6 +223,10 @@ impl Target for KvmTarget<'_> {
             WitnessQuery::StorePage { name, page } => witness::store_page(self.orders.store.as_deref(), name, page),
             query => witness::answer(self.machine.witness(), self.machine.ram_pages(), &query),
         }
+    }
+
+    fn output(&mut self, task: u64) -> Result<String, TargetError> {
+        Ok(self.outputs.text(task).0)
     }
 
     fn fail_host(&mut self, fault: HostFault) -> Result<(), TargetError> {

@@ -16,6 +16,8 @@ mod hosts;
 mod in_process;
 mod kvm_target;
 mod prepare;
+mod program;
+mod programs;
 mod ramfile;
 mod report;
 mod script;
@@ -29,10 +31,11 @@ use std::process;
 
 use wirevm_devices::ramfile::{FileSystemError, durable_file_system};
 
-use args::{ArgsError, Bench, BenchArgs, Command, OutputArgs};
-use config::{ConfigError, MachineOptions};
+use args::{ArgsError, Bench, BenchArgs, Command, OutputArgs, Work};
+use config::{ConfigError, MachineOptions, check_programs};
 use doctor::{Probes, System};
 use exit_code::{CommandError, ExitCode};
+use program::Wanted;
 use report::ErrorDocument;
 use script::source::{ScriptError, ScriptSource};
 use script::{Script, SyntaxErrors};
@@ -124,8 +127,11 @@ impl From<serde_json::Error> for Failure {
 fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => {
-            let (options, source) = args.resolve()?;
-            run(&options, &source, args.output)
+            let (options, work) = args.resolve()?;
+            match work {
+                Work::Script(source) => run(&options, &source, args.output),
+                Work::Programs(wanted) => run_programs(&options, &wanted, args.output),
+            }
         }
         Command::Script(args) => {
             let options = args.resolve()?;
@@ -140,6 +146,7 @@ fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
             let report = ramfile::look(&args.file, wanted)?;
             Ok(tell(args.output, || report.document(), || report.text())?)
         }
+        Command::Programs(args) => Ok(tell(args.output, report::built_in_document, report::built_in_text)?),
         Command::Doctor(args) => examine(&args.resolve()?, args.output),
         Command::Bench(BenchArgs { what: Bench::Boot(args) }) => {
             let options = args.machine.resolve()?;
@@ -153,9 +160,21 @@ fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
 /// Carries a script out on a machine, or on each, and reports.
 fn run(options: &MachineOptions, source: &ScriptSource, output: OutputArgs) -> Result<ExitCode, Failure> {
     let script = source.load()?;
+    check_programs(&script.programs(), options.on)?;
     let Some(host) = options.on.one() else { return compare(options, source, &script, output) };
     let report = session::run(host, options, source, &script)?;
     let printed = tell(output, || report::document(&report), || report::text(&report))?;
+    if let Some(error) = &report.ending.error {
+        complain(error);
+    }
+    Ok(if report.ending.exit == ExitCode::Ok { printed } else { report.ending.exit })
+}
+
+/// Runs programs and reports what became of each.
+fn run_programs(options: &MachineOptions, wanted: &[Wanted], output: OutputArgs) -> Result<ExitCode, Failure> {
+    let programs = program::load(wanted)?;
+    let report = session::run_programs(options, &programs, !output.json)?;
+    let printed = tell(output, || report.document(), || format!("\n{}", report.text()))?;
     if let Some(error) = &report.ending.error {
         complain(error);
     }

@@ -9,13 +9,14 @@ use std::borrow::Cow;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use wirevm_abi::PAGE_SIZE;
 use wirevm_devices::durability::Durability;
 use wirevm_devices::pin::LockFaults;
 use wirevm_devices::ramfile::PreviousEnd;
 use wirevm_devices::sync::StorageFaults;
-use wirevm_vmm::boot::{Image, place};
+use wirevm_vmm::boot::{ArchiveBuilder, Image, place};
 use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm, signal};
 
 use self::quota::{default_quota, wire_quota};
@@ -28,6 +29,7 @@ use crate::fake_host::FakeConfig;
 use crate::hosted::{HostedConfig, HostedError, HostedTarget};
 use crate::hosts::{HostKind, On};
 use crate::in_process::Limits;
+use crate::program::Program;
 use crate::report::MachineReport;
 use crate::size::Bytes;
 
@@ -107,26 +109,31 @@ fn start_error(error: MachineError) -> CommandError {
     CommandError::new(exit, error)
 }
 
-/// Checks and makes what a machine on KVM needs.
+/// Checks and makes what a machine on KVM needs, whose guest finds these programs, in this order.
 ///
 /// # Errors
 /// [`CommandError`] of the first thing that is refused; nothing is left behind.
-pub fn prepare(options: &MachineOptions) -> Result<Prepared, CommandError> {
+pub fn prepare(options: &MachineOptions, programs: &[Program]) -> Result<Prepared, CommandError> {
     kvm::open().map_err(|error| CommandError::new(ExitCode::Kvm, error))?;
     let (image, kernel) = read_image(options.kernel.as_deref())?;
+    let (vcpus, archive) = (options.vcpus.unwrap_or(1), archive(programs)?);
     let known_ram = known_ram_bytes(options)?;
     if let Some(bytes) = known_ram {
-        check_image(&image, bytes)?;
+        let archive_bytes = archive.as_ref().map_or(0, |archive| archive.len());
+        check_image(&image, bytes, vcpus, archive_bytes as u64)?;
     }
     let quota = wire_quota(options.wire_quota_bytes, known_ram)?;
     let store = check_folder(options.store.as_ref())?;
     let ram = make_ram(options)?;
     let mut report = describe(HostKind::Kvm, options, &ram, quota);
     report.store = store;
+    report.vcpus = Some(vcpus);
     report.kvm = Some("API 12".to_owned());
     report.kernel = kernel;
     let interrupted = signal::install().map_err(|error| CommandError::new(ExitCode::Failure, error))?;
     let config = MachineConfig {
+        vcpus,
+        archive,
         wire_quota_pages: report.wire_quota_bytes / PAGE_SIZE,
         lock_faults: None,
         storage_faults: None,
@@ -261,8 +268,18 @@ fn read_image(kernel: Option<&Path>) -> Result<(Cow<'static, [u8]>, String), Com
     Ok((Cow::Owned(bytes), path.display().to_string()))
 }
 
-fn check_image(image: &[u8], ram_bytes: u64) -> Result<(), CommandError> {
+/// Returns the archive of programs; none of no program.
+fn archive(programs: &[Program]) -> Result<Option<Arc<[u8]>>, CommandError> {
+    let mut archive = ArchiveBuilder::new();
+    for Program { wanted, image } in programs {
+        let added = archive.add(wanted.label(), wanted.arguments(), image);
+        added.map_err(|error| CommandError::new(ExitCode::Config, error))?;
+    }
+    Ok((!programs.is_empty()).then(|| archive.finish()))
+}
+
+fn check_image(image: &[u8], ram_bytes: u64, vcpus: u32, archive_bytes: u64) -> Result<(), CommandError> {
     let pages = ram_bytes / PAGE_SIZE;
-    let checked = Image::new(image, pages).and_then(|image| place(&image, pages, 1));
+    let checked = Image::new(image, pages).and_then(|image| place(&image, pages, vcpus.into(), archive_bytes));
     checked.map(|_| ()).map_err(|error| CommandError::new(ExitCode::Image, error))
 }

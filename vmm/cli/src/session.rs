@@ -1,8 +1,10 @@
-//! A script from its options to its report, on one host.
+//! A script, or programs, from the options to the report, on one host.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
+use wirevm_agent::{Command, MAIN_TASK, Reply, Request};
 use wirevm_devices::durability::Durability;
+use wirevm_map::KernReturn;
 use wirevm_vmm::{Machine, Outcome, kvm};
 
 use crate::config::MachineOptions;
@@ -11,10 +13,12 @@ use crate::fake_host::FakeTarget;
 use crate::hosts::HostKind;
 use crate::kvm_target::{KvmTarget, Orders, ended, exit_code_of};
 use crate::prepare::{fake_config, prepare, start_hosted};
-use crate::report::{MachineReport, RunReport};
+use crate::program::{self, Live, Outputs, Program};
+use crate::report::{Ending, MachineReport, ProgramReport, ProgramsReport, RunReport};
 use crate::script::Script;
 use crate::script::run::{End, Run, run as run_script};
 use crate::script::source::ScriptSource;
+use crate::script::target::Target;
 
 /// Fewer instructions than this from entry to ready mean that KVM emulated the odd port access only, not ring 0.
 const EMULATED_RING_0: u64 = 1000;
@@ -41,11 +45,13 @@ pub fn run(
 /// Boots a guest for the script. An image of the user's own, booted without a script of the user's own, need not take
 /// commands: it may as well do its work and end.
 fn run_on_kvm(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
+    let programs = program::load(&script.programs())?;
     let orders = Orders { store: options.store.as_ref().map(|store| store.folder.clone()), ..Orders::default() };
     let (locks, storage) = (orders.locks.clone(), orders.storage.clone());
-    let started =
-        prepare(options).and_then(|prepared| prepared.with_lock_faults(locks).with_storage_faults(storage).start());
-    let (mut machine, mut report) = started.map_err(|error| with_way_out(error, options))?;
+    let started = prepare(options, &programs)
+        .and_then(|prepared| prepared.with_lock_faults(locks).with_storage_faults(storage).start());
+    let (mut machine, mut report) =
+        started.map_err(|error| if programs.is_empty() { with_way_out(error, options) } else { error })?;
     if *source == ScriptSource::Demo
         && options.kernel.is_some()
         && let Err(Outcome::Exit { code }) = machine.wait_ready()
@@ -56,20 +62,78 @@ fn run_on_kvm(options: &MachineOptions, source: &ScriptSource, script: &Script) 
     boot(&machine, &mut report)?;
     warn_of_previous_end(&report);
     let durable = is_durable(&report);
-    let run = run_script(script, &mut KvmTarget::new(&mut machine, orders), durable);
+    let outputs = Outputs::new(names(&programs), None);
+    let run = run_script(script, &mut KvmTarget::new(&mut machine, orders, outputs), durable);
     let mut report = RunReport::new(report, &source.to_string(), run);
     // A script that says `exit` has ended the guest; otherwise its last line is the end.
+    end(machine, &mut report.ending);
+    Ok(report)
+}
+
+/// Ends a machine whose work is done, and notes what was wrong with it.
+fn end(machine: Machine, ending: &mut Ending) {
     machine.stop();
     let latched = machine.syncs().latched();
     match machine.finish() {
-        Err(error) => report.ended_by(&CommandError::new(ExitCode::RamFile, error)),
+        Err(error) => ending.ended_by(&CommandError::new(ExitCode::RamFile, error)),
         Ok(outcome @ (Outcome::Exit { .. } | Outcome::Stopped)) => drop(outcome),
-        Ok(outcome) => report.ended_by(&ended(&outcome)),
+        Ok(outcome) => ending.ended_by(&ended(&outcome)),
     }
     if let Some(error) = latched {
-        report.ended_by(&CommandError::new(ExitCode::Storage, error.to_string()));
+        ending.ended_by(&CommandError::new(ExitCode::Storage, error.to_string()));
     }
+}
+
+fn names(programs: &[Program]) -> Vec<String> {
+    programs.iter().map(|program| program.wanted.label().to_owned()).collect()
+}
+
+/// Boots a guest and runs programs in it, all at the same time, and reports when all have ended. What they print is shown as it
+/// comes if `shows_output`.
+///
+/// What goes wrong once the guest runs is part of the report.
+///
+/// # Errors
+/// [`CommandError`] when no guest took commands. A RAM file that was made for it stays if the guest ran at all.
+pub fn run_programs(
+    options: &MachineOptions,
+    programs: &[Program],
+    shows_output: bool,
+) -> Result<ProgramsReport, CommandError> {
+    let (mut machine, mut report) = prepare(options, programs)?.start()?;
+    boot(&machine, &mut report)?;
+    warn_of_previous_end(&report);
+    let live = shows_output.then(|| Live::stdout(programs.len() > 1, io::stdout().is_terminal()));
+    let outputs = Outputs::new(names(programs), live);
+    let mut target = KvmTarget::new(&mut machine, Orders::default(), outputs);
+    let (runs, result) = program::run(programs.len() as u64, |request| target.ask(request));
+    let result = result.and_then(|()| rested(&mut target));
+    target.outputs().finish();
+    let shown = target.outputs().take_error();
+    let programs = programs.iter().zip(runs).map(|(program, run)| {
+        let (output, is_whole) = run.task.map_or((String::new(), true), |task| target.outputs().text(task));
+        ProgramReport { wanted: program.wanted.clone(), run, output, is_whole }
+    });
+    let programs = programs.collect();
+    drop(target);
+    let mut report = ProgramsReport::new(report, programs, result);
+    if let Some(error) = shown {
+        let reason = format!("cannot write to standard output: {error}");
+        report.ending.ended_by(&CommandError::new(ExitCode::Failure, reason));
+    }
+    end(machine, &mut report.ending);
     Ok(report)
+}
+
+/// Checks that programs have left nothing behind in the guest, and nothing locked.
+fn rested(target: &mut KvmTarget<'_>) -> Result<(), CommandError> {
+    match target.call(&Request::new(MAIN_TASK, Command::Reset))? {
+        Reply::Done(KernReturn::Success) => Ok(()),
+        Reply::Violation(reason) => {
+            Err(CommandError::new(ExitCode::Failure, format!("behind the programs' end: {reason}")))
+        }
+        reply => Err(CommandError::new(ExitCode::Failure, format!("the guest answered {reply:?} to a reset"))),
+    }
 }
 
 fn run_hosted(options: &MachineOptions, source: &ScriptSource, script: &Script) -> Result<RunReport, CommandError> {
@@ -79,7 +143,7 @@ fn run_hosted(options: &MachineOptions, source: &ScriptSource, script: &Script) 
     let run = run_script(script, &mut target, durable);
     let mut report = RunReport::new(report, &source.to_string(), run);
     if let Err(error) = target.finish() {
-        report.ended_by(&error);
+        report.ending.ended_by(&error);
     }
     Ok(report)
 }
@@ -91,7 +155,7 @@ fn run_on_fake(options: &MachineOptions, source: &ScriptSource, script: &Script)
     let run = run_script(script, &mut target, durable);
     let mut report = RunReport::new(report, &source.to_string(), run);
     if let Err(error) = target.finish() {
-        report.ended_by(&error);
+        report.ending.ended_by(&error);
     }
     Ok(report)
 }

@@ -37,6 +37,19 @@ pub enum ImageError {
         /// Pages there.
         ram_pages: u64,
     },
+    /// Image, boot structures and programs do not leave room for a guest.
+    #[error(
+        "the programs take {archive_pages} pages, the guest image and what it boots with {other_pages}, RAM has \
+         {ram_pages}, and one must be left"
+    )]
+    ProgramsTooLarge {
+        /// Pages that the archive of programs takes.
+        archive_pages: u64,
+        /// Pages that all the rest takes.
+        other_pages: u64,
+        /// Pages there.
+        ram_pages: u64,
+    },
     /// The loader refused.
     #[error("the guest image cannot be loaded")]
     Load(#[source] linux_loader::loader::Error),
@@ -187,14 +200,14 @@ fn part(bytes: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
-mod test {
+pub(super) mod test {
     use super::{Image, ImageError};
     use wirevm_abi::RAM_BASE;
     use wirevm_abi::note::ABI_NOTE;
     use zerocopy::IntoBytes;
 
     /// A minimal image: header, a load and a note segment, note at 0xb0, code at 0x100.
-    fn image(physical: u64, memory_size: u64) -> Vec<u8> {
+    pub(in crate::boot) fn image(physical: u64, memory_size: u64) -> Vec<u8> {
         let mut bytes = vec![0; 0x110];
         bytes[..7].copy_from_slice(&super::IDENT);
         bytes[16..20].copy_from_slice(&[2, 0, 62, 0]);

@@ -1,5 +1,6 @@
 //! Where things go in RAM: the image where it says, everything else behind it, in one run from page 0.
 
+use wirevm_abi::boot::PageRun;
 use wirevm_abi::{PAGE_SIZE, RAM_BASE, RamRange, Status, completion, ring};
 
 use super::image::{Image, ImageError};
@@ -13,6 +14,8 @@ pub struct BootLayout {
     /// First page behind the image: the boot info.
     info: u64,
     tables: u64,
+    /// First page behind the tables: the archive, if there is one.
+    archive: u64,
     end: u64,
 }
 
@@ -23,19 +26,25 @@ const fn address(page: u64) -> Placement {
     RAM_BASE + page * PAGE_SIZE
 }
 
-/// Lays out RAM for an image.
+/// Lays out RAM for an image on so many vCPUs, with an archive of `archive_bytes` bytes; 0 for none.
 ///
 /// # Errors
-/// [`ImageError::TooLarge`] when nothing would be left for the guest.
-pub fn place(image: &Image<'_>, ram_pages: u64, vcpus: u64) -> Result<BootLayout, ImageError> {
+/// [`ImageError::TooLarge`] or [`ImageError::ProgramsTooLarge`] when nothing would be left for the guest.
+pub fn place(image: &Image<'_>, ram_pages: u64, vcpus: u64, archive_bytes: u64) -> Result<BootLayout, ImageError> {
     let info = image.pages();
     // Boot info, call pages, report page, two message rings, completion ring.
     let tables = info + 1 + vcpus + 1 + 2 * ring::PAGES + completion::PAGES;
-    let end = tables + table_pages(ram_pages);
-    if end >= ram_pages {
-        return Err(ImageError::TooLarge { need: end + 1, ram_pages });
+    let archive = tables + table_pages(ram_pages);
+    if archive >= ram_pages {
+        return Err(ImageError::TooLarge { need: archive + 1, ram_pages });
     }
-    Ok(BootLayout { vcpus, ram_pages, info, tables, end })
+    let archive_pages = archive_bytes.div_ceil(PAGE_SIZE);
+    // No sum of a number of pages and one of bytes in pages is too large.
+    let end = archive + archive_pages;
+    if end >= ram_pages {
+        return Err(ImageError::ProgramsTooLarge { archive_pages, other_pages: archive, ram_pages });
+    }
+    Ok(BootLayout { vcpus, ram_pages, info, tables, archive, end })
 }
 
 impl BootLayout {
@@ -111,9 +120,81 @@ impl BootLayout {
         self.tables
     }
 
+    /// Returns the pages of the page tables.
+    #[must_use]
+    pub const fn boot_tables(&self) -> PageRun {
+        PageRun { first: self.tables, pages: self.archive - self.tables }
+    }
+
+    /// Returns the pages of the archive; page 0 and no pages where there is none.
+    #[must_use]
+    pub const fn archive(&self) -> PageRun {
+        match self.end - self.archive {
+            0 => PageRun { first: 0, pages: 0 },
+            pages => PageRun { first: self.archive, pages },
+        }
+    }
+
     /// Returns the number of pages, from page 0 on, that booting takes.
     #[must_use]
     pub const fn reserved_pages(&self) -> u64 {
         self.end
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use wirevm_abi::RAM_BASE;
+
+    use super::{BootLayout, place};
+    use crate::boot::image::test::image;
+    use crate::boot::{Image, ImageError};
+
+    const RAM_PAGES: u64 = 512;
+
+    fn placed(vcpus: u64, archive_bytes: u64) -> Result<BootLayout, ImageError> {
+        place(&Image::new(&image(RAM_BASE, 16), RAM_PAGES).expect("an image"), RAM_PAGES, vcpus, archive_bytes)
+    }
+
+    #[test]
+    fn archive_lies_behind_the_tables_and_ends_what_is_reserved() {
+        let without = placed(3, 0).expect("fits");
+        let tables = without.boot_tables();
+        assert_eq!((without.archive().first, without.archive().pages), (0, 0));
+        assert_eq!(tables.first + tables.pages, without.reserved_pages());
+        for (bytes, pages) in [(1, 1), (4096, 1), (4097, 2)] {
+            let with = placed(3, bytes).expect("fits");
+            assert_eq!(with.boot_tables(), tables);
+            assert_eq!((with.archive().first, with.archive().pages), (without.reserved_pages(), pages));
+            assert_eq!(with.reserved_pages(), without.reserved_pages() + pages);
+        }
+        assert_eq!(placed(16, 0).expect("fits").reserved_pages(), without.reserved_pages() + 13);
+    }
+
+    #[test]
+    fn each_vcpu_has_a_call_page_of_its_own() {
+        let layout = placed(16, 0).expect("fits");
+        let pages = layout.call_pages().expect("inside RAM");
+        assert_eq!(pages.len(), 16);
+        for (page, vcpu) in pages.iter().zip(0..) {
+            assert_eq!(RAM_BASE + page.first() * 4096, layout.call_page() + vcpu * 4096);
+        }
+        assert_eq!(layout.report_page(), layout.call_page() + 16 * 4096);
+    }
+
+    #[test]
+    fn archive_must_leave_a_page() {
+        let free = RAM_PAGES - placed(1, 0).expect("fits").reserved_pages();
+        assert_eq!(placed(1, (free - 1) * 4096).expect("one is left").reserved_pages(), RAM_PAGES - 1);
+        for bytes in [(free - 1) * 4096 + 1, free * 4096, u64::MAX] {
+            let refused = placed(1, bytes).expect_err("too large");
+            let ImageError::ProgramsTooLarge { archive_pages, other_pages, ram_pages } = refused else {
+                panic!("{refused}")
+            };
+            assert_eq!((archive_pages, other_pages + free, ram_pages), (bytes.div_ceil(4096), 512, 512));
+        }
+        let large = image(RAM_BASE, 500 * 4096);
+        let large = Image::new(&large, RAM_PAGES).expect("an image");
+        assert!(matches!(place(&large, RAM_PAGES, 1, 1), Err(ImageError::TooLarge { .. })));
     }
 }

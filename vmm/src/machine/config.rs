@@ -2,9 +2,11 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
+use wirevm_abi::boot::MAX_VCPUS;
 use wirevm_devices::bus::OverlapError;
 use wirevm_devices::pin::{LimitError, LockFaults};
 use wirevm_devices::ramfile::RamFileError;
@@ -32,6 +34,10 @@ pub enum StorageErrorPolicy {
 
 /// What a machine is made of, besides its RAM file and its image.
 pub struct MachineConfig {
+    /// How many vCPUs it has: 1 to [`MAX_VCPUS`].
+    pub vcpus: u32,
+    /// The [archive](wirevm_abi::archive) of programs that the guest finds; see [`crate::boot::ArchiveBuilder`].
+    pub archive: Option<Arc<[u8]>>,
     /// Pages that the guest may keep wired.
     pub wire_quota_pages: u64,
     /// Failures that locks are to meet, for whoever wants to see how a guest copes.
@@ -62,6 +68,7 @@ pub struct MachineConfig {
 impl std::fmt::Debug for MachineConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MachineConfig")
+            .field("vcpus", &self.vcpus)
             .field("wire_quota_pages", &self.wire_quota_pages)
             .field("time_limit", &self.time_limit)
             .finish_non_exhaustive()
@@ -71,6 +78,12 @@ impl std::fmt::Debug for MachineConfig {
 /// A machine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
+    /// It would have no vCPU, or too many.
+    #[error("a machine has 1 to {MAX_VCPUS} vCPUs, not {asked}")]
+    Vcpus {
+        /// How many were asked for.
+        asked: u32,
+    },
     /// No usable KVM.
     #[error(transparent)]
     Kvm(#[from] KvmError),

@@ -21,6 +21,7 @@ use wirevm_devices::witness::Witness;
 use crate::channel::Channel;
 use crate::memory::GuestRam;
 use crate::outcome::Outcome;
+use crate::vcpu::Meter;
 use crate::vm::{VcpuStats, Vm};
 use start::Services;
 
@@ -35,7 +36,7 @@ pub struct Machine {
     witness: Witness,
     threads: Vec<JoinHandle<()>>,
     services: Services,
-    stats: Option<Arc<VcpuStats>>,
+    meter: Arc<Meter>,
     ram: Arc<RamFile>,
     // The VM goes before the memory that it was given: fields are dropped in this order.
     _vm: Vm,
@@ -102,10 +103,16 @@ impl Machine {
         self.services.writers.as_ref().map_or(0, |writers| writers.hypercall.doorbells())
     }
 
-    /// Returns what KVM counts of the vCPU, where it does.
+    /// Returns what KVM counts of a vCPU, where it does.
     #[must_use]
-    pub fn vcpu_stats(&self) -> Option<&VcpuStats> {
-        self.stats.as_deref()
+    pub fn vcpu_stats(&self, vcpu: usize) -> Option<&VcpuStats> {
+        self.meter.stats(vcpu)
+    }
+
+    /// Returns the number of instructions that KVM has emulated on all vCPUs, where it counts: see [`Meter`].
+    #[must_use]
+    pub fn emulated_instructions(&self) -> Option<u64> {
+        self.meter.emulated_instructions()
     }
 
     /// Returns the pin service.
@@ -146,6 +153,9 @@ impl Machine {
 
     /// Ends the threads, releases every pin and marks the RAM file.
     fn close(&mut self, outcome: &Outcome) -> Result<(), RamFileError> {
+        if let Some(instructions) = self.emulated_instructions() {
+            log::debug!("the guest has carried out {instructions} emulated instructions");
+        }
         let joined = self.join();
         self.services.pins.release_all();
         // A store that is still being read would change RAM behind the mark.
@@ -172,7 +182,7 @@ impl Machine {
         let mut joined = true;
         for handle in self.threads.drain(..) {
             while !handle.is_finished() && Instant::now() < deadline {
-                self.shared.kicker.kick();
+                self.shared.vcpus.kick_all();
                 thread::sleep(Duration::from_millis(1));
             }
             if !handle.is_finished() {

@@ -1,7 +1,6 @@
 //! What a machine's threads share: how far it has come, and how it ends.
 
 use std::io;
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,15 +13,15 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::boot::BootLayout;
 use crate::memory::GuestRam;
 use crate::outcome::{GuestReport, Outcome};
-use crate::vcpu::{Command, Kicker, VcpuListener};
+use crate::vcpu::{VcpuHandles, VcpuListener};
 
 /// How booting went.
 #[derive(Clone, Copy, Debug)]
 pub struct BootReport {
-    /// Instructions from entry until the guest took commands, where KVM emulates ring 0 and so counts them, or where the
+    /// Instructions of all vCPUs from entry until the guest took commands, where KVM emulates ring 0 and so counts them, or where the
     /// machine was started to count them one by one.
     pub instructions: Option<u64>,
-    /// Time from the vCPU's start until the guest took commands.
+    /// Time from the first vCPU's start until the guest took commands.
     pub elapsed: Duration,
 }
 
@@ -38,23 +37,22 @@ pub struct Shared {
     progress: Mutex<Progress>,
     changed: Condvar,
     ended: EventFd,
-    /// When the vCPU started.
+    /// When the first vCPU started.
     started: OnceLock<Instant>,
-    stop: SyncSender<Command>,
-    /// Gets the vCPU out of the guest.
-    pub(super) kicker: Arc<Kicker>,
+    /// The way to the vCPUs.
+    pub(super) vcpus: Arc<VcpuHandles>,
     memory: Arc<GuestRam>,
     ram: Arc<RamFile>,
     layout: BootLayout,
 }
 
 impl Shared {
-    /// Returns the state of a machine that has not started. `stop` reaches the vCPU whenever it is kicked.
+    /// Returns the state of a machine that has not started.
     ///
     /// # Errors
     /// When the kernel refuses an event.
     pub fn new(
-        stop: SyncSender<Command>,
+        vcpus: Arc<VcpuHandles>,
         memory: Arc<GuestRam>,
         ram: Arc<RamFile>,
         layout: BootLayout,
@@ -64,15 +62,14 @@ impl Shared {
             changed: Condvar::new(),
             ended: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             started: OnceLock::new(),
-            stop,
-            kicker: Arc::default(),
+            vcpus,
             memory,
             ram,
             layout,
         })
     }
 
-    /// Says that the vCPU starts now, and returns when that was.
+    /// Says that the first vCPU starts now, and returns when that was.
     pub fn start(&self) -> Instant {
         *self.started.get_or_init(Instant::now)
     }
@@ -122,10 +119,7 @@ impl Shared {
         }
         drop(progress);
         self.changed.notify_all();
-        if self.stop.try_send(Command::Stop).is_err() {
-            // The queue holds one command; a second one would say the same.
-        }
-        self.kicker.kick();
+        self.vcpus.stop_all();
     }
 
     /// Returns the outcome, or that the RAM file is cut short where it is.
@@ -156,11 +150,11 @@ impl VcpuListener for Shared {
         self.end(outcome);
     }
 
-    fn read_report(&self) -> Outcome {
+    fn read_report(&self, vcpu: usize) -> Outcome {
         let mut page = Report::new_zeroed();
         let read = self.layout.report_range().map(|range| self.memory.read(range, page.as_mut_bytes()));
         match read {
-            Ok(Ok(())) => Outcome::Crashed(Box::new(GuestReport::new(&page))),
+            Ok(Ok(())) => Outcome::Crashed(Box::new(GuestReport::new(&page, vcpu, self.layout.vcpus()))),
             _ => Outcome::BackingLost { address: Some(self.layout.report_page()) },
         }
     }

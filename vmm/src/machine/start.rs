@@ -2,17 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::thread;
 
 use kvm_ioctls::{Kvm, VcpuFd};
 use vmm_sys_util::eventfd::EventFd;
+use wirevm_abi::boot::MAX_VCPUS;
+use wirevm_abi::request::VcpuStart;
 use wirevm_abi::{PAGE_SIZE, RAM_BASE, port};
 use wirevm_devices::bus::{Bus, BusRange, PortDevice};
 use wirevm_devices::completion::CompletionRing;
 use wirevm_devices::durability::Durability;
 use wirevm_devices::guest_memory::GuestMemory;
-use wirevm_devices::hypercall::{Hypercall, HypercallConfig};
+use wirevm_devices::hypercall::{Hypercall, HypercallConfig, VcpuStarter};
 use wirevm_devices::lifecycle::Lifecycle;
 use wirevm_devices::pin::{FaultyMethod, PinConfig, PinMethod, PinService, RunsMethod, map_entry_budget};
 use wirevm_devices::ramfile::{RamFile, RamState};
@@ -25,15 +26,15 @@ use wirevm_devices::witness::Witness;
 use super::Machine;
 use super::config::{MachineConfig, MachineError, StorageErrorPolicy, host};
 use super::shared::Shared;
-use crate::boot::{self, BootLayout, COMPLETION_VECTOR, Image, ImageError, RING_VECTOR, SERIAL_VECTOR};
+use crate::boot::{self, BootLayout, BootWith, COMPLETION_VECTOR, Image, ImageError, RING_VECTOR, SERIAL_VECTOR};
 use crate::channel::Channel;
 use crate::events::{self, Watch};
 use crate::kvm;
 use crate::memory::GuestRam;
 use crate::outcome::Outcome;
 use crate::vcpu::exit::RamAddresses;
-use crate::vcpu::{VcpuContext, VcpuListener, install_handler, run, set_up, single_step};
-use crate::vm::{VcpuStats, Vm};
+use crate::vcpu::{Meter, VcpuContext, VcpuHandles, VcpuListener, install_handler, run, set_up, single_step, tsc_khz};
+use crate::vm::Vm;
 
 /// Events between the host's threads and KVM.
 struct Wires {
@@ -71,16 +72,22 @@ pub(super) struct Writers {
 pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result<Machine, MachineError> {
     let kvm = kvm::open()?;
     kvm::check_ram(&kvm, ram.size_bytes())?;
+    if !(1..=MAX_VCPUS).contains(&u64::from(config.vcpus)) {
+        return Err(MachineError::Vcpus { asked: config.vcpus });
+    }
     let image = Image::new(image, ram.pages())?;
-    let layout = boot::place(&image, ram.pages(), 1)?;
+    let archive = config.archive.as_deref().unwrap_or(&[]);
+    let layout = boot::place(&image, ram.pages(), config.vcpus.into(), archive.len() as u64)?;
     let ram = Arc::new(ram);
     let memory = Arc::new(GuestRam::map(&ram)?);
     let wires = Wires::new().map_err(host("events"))?;
-    let (vm, vcpu) = virtual_machine(&kvm, &memory, &wires, &image, &layout)?;
+    let vm = virtual_machine(&kvm, &memory, &wires)?;
+    let vcpus = make_vcpus(&kvm, &vm, &config, &layout)?;
 
-    let (stop, commands) = mpsc::sync_channel(1);
-    let shared = Shared::new(stop, Arc::clone(&memory), Arc::clone(&ram), layout).map_err(host("events"))?;
-    let shared = Arc::new(shared);
+    let (handles, commands) = VcpuHandles::new(config.vcpus);
+    let handles = Arc::new(handles);
+    let shared = Shared::new(Arc::clone(&handles), Arc::clone(&memory), Arc::clone(&ram), layout);
+    let shared = Arc::new(shared.map_err(host("events"))?);
     let view = Arc::new(View::new(&ram)?);
     let services = services(&config, &ram, &memory, &view, &shared, (&layout, wires.completion))?;
     let witness = Witness::new(view, &ram)?;
@@ -95,9 +102,10 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
     // From here on RAM changes; until here an old file is as it was.
     let fresh = ram.is_zero();
     ram.set_state(RamState::Open)?;
-    boot::load(&memory, &image, &layout, fresh, config.guest_log_level)?;
+    let with = BootWith { log_level: config.guest_log_level, tsc_khz: vcpus.first().map_or(0, tsc_khz), archive };
+    boot::load(&memory, &image, &layout, fresh, with)?;
 
-    let stats = VcpuStats::open(&vcpu).map(Arc::new);
+    let meter = Arc::new(Meter::new(&vcpus, config.single_step));
     let started = shared.start();
     let watch = Watch {
         shared: Arc::clone(&shared),
@@ -106,43 +114,54 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
         interrupted: config.interrupted,
         limit: config.time_limit.map(|limit| (started, limit)),
     };
-    if config.single_step {
-        single_step(&vcpu)?;
-    }
-    let context = VcpuContext {
-        index: 0,
+    let ram_addresses = RamAddresses { start: RAM_BASE, end: RAM_BASE + ram.size_bytes() };
+    let listener = Arc::clone(&shared) as Arc<dyn VcpuListener>;
+    let context = |(index, ((vcpu, commands), kicker))| VcpuContext {
+        index,
         vcpu,
-        bus,
-        stats: stats.clone(),
-        single_step: config.single_step,
-        ram: RamAddresses { start: RAM_BASE, end: RAM_BASE + ram.size_bytes() },
+        bus: Arc::clone(&bus),
+        meter: Arc::clone(&meter),
+        ram: ram_addresses,
         commands,
-        kicker: Arc::clone(&shared.kicker),
-        listener: Arc::clone(&shared) as Arc<dyn VcpuListener>,
+        kicker: Arc::clone(kicker),
+        listener: Arc::clone(&listener),
     };
-    let vcpu =
-        thread::Builder::new().name("vcpu0".to_owned()).spawn(move || run(context)).map_err(host("vCPU thread"))?;
-    let mut machine =
-        Machine { shared, channel, witness, threads: vec![vcpu], services, stats, ram, _vm: vm, _memory: memory };
+    let contexts: Vec<_> = vcpus.into_iter().zip(commands).zip(handles.kickers()).enumerate().map(context).collect();
+    let threads = Vec::with_capacity(contexts.len() + 1);
+    let meter = Arc::clone(&meter);
+    let mut machine = Machine { shared, channel, witness, threads, services, meter, ram, _vm: vm, _memory: memory };
+    // From here on dropping the machine ends the threads that there are.
+    for context in contexts {
+        let name = format!("vcpu{}", context.index);
+        let thread = thread::Builder::new().name(name).spawn(move || run(context));
+        machine.threads.push(thread.map_err(host("vCPU thread"))?);
+    }
     machine.threads.push(events::start(watch).map_err(host("event thread"))?);
+    // The others wait for the guest.
+    let _started = handles.start(VcpuStart { vcpu: 0, entry: image.entry(), argument: layout.info_page() });
     Ok(machine)
 }
 
-/// Creates the virtual machine and its vCPU in the contract's entry state.
-fn virtual_machine(
-    kvm: &Kvm,
-    memory: &GuestRam,
-    wires: &Wires,
-    image: &Image<'_>,
-    layout: &BootLayout,
-) -> Result<(Vm, VcpuFd), MachineError> {
+/// Creates the virtual machine.
+fn virtual_machine(kvm: &Kvm, memory: &GuestRam, wires: &Wires) -> Result<Vm, MachineError> {
     let vm = Vm::new(kvm, memory)?;
     vm.route(&[(&wires.ring, RING_VECTOR), (&wires.serial, SERIAL_VECTOR), (&wires.completion, COMPLETION_VECTOR)])?;
     vm.notify_on(port::NOTIFY, &wires.notify)?;
-    let vcpu = vm.create_vcpu(0)?;
+    Ok(vm)
+}
+
+/// Creates all vCPUs, in the contract's entry state but for where they start.
+fn make_vcpus(kvm: &Kvm, vm: &Vm, config: &MachineConfig, layout: &BootLayout) -> Result<Vec<VcpuFd>, MachineError> {
     let root = RAM_BASE + layout.tables_page() * PAGE_SIZE;
-    set_up(kvm, &vcpu, 0, image.entry(), root, layout.info_page())?;
-    Ok((vm, vcpu))
+    let make = |index| {
+        let vcpu = vm.create_vcpu(index)?;
+        set_up(kvm, &vcpu, index, root)?;
+        if config.single_step {
+            single_step(&vcpu)?;
+        }
+        Ok(vcpu)
+    };
+    (0..config.vcpus).map(make).collect()
 }
 
 fn services(
@@ -185,6 +204,7 @@ fn services(
         completions: Some(Arc::clone(&completions)),
         stores: Arc::clone(&stores),
         discard: ram.discard()?.map(Arc::new),
+        vcpus: Some(Arc::clone(&shared.vcpus) as Arc<dyn VcpuStarter>),
         ram_pages: ram.pages(),
         call_pages,
     }));

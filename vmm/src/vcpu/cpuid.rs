@@ -4,10 +4,12 @@
 //! cannot execute, or that a guest without XSAVE cannot keep across a switch.
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
-use kvm_ioctls::Kvm;
+use kvm_ioctls::{Cap, Kvm};
 
 /// Leaf 1 ECX: CMPXCHG16B, x2APIC, TSC deadline, RDRAND, hypervisor.
 const LEAF_1_ECX: u32 = 1 << 13 | 1 << 21 | 1 << 24 | 1 << 30 | 1 << 31;
+/// Leaf 1 ECX: the local APIC's timer can be set to a moment of the time-stamp counter.
+const TSC_DEADLINE: u32 = 1 << 24;
 /// Leaf 7 EBX: SMEP, RDSEED, CLFLUSHOPT, CLWB.
 const LEAF_7_EBX: u32 = 1 << 7 | 1 << 18 | 1 << 23 | 1 << 24;
 
@@ -42,6 +44,10 @@ pub fn leaves(kvm: &Kvm, index: u32) -> Result<CpuId, kvm_ioctls::Error> {
         match (leaf.function, leaf.index) {
             (1, _) => {
                 leaf.ecx &= LEAF_1_ECX;
+                // KVM tells of this timer by a capability alone, as it takes a local APIC in the kernel, which every vCPU here has.
+                if kvm.check_extension(Cap::TscDeadlineTimer) {
+                    leaf.ecx |= TSC_DEADLINE;
+                }
                 // One logical processor, with its own APIC number.
                 leaf.ebx = leaf.ebx & 0x0000_ffff | 1 << 16 | index << 24;
             }

@@ -2,10 +2,14 @@
 
 mod cpuid;
 pub mod exit;
+mod handles;
 mod kick;
+mod meter;
 mod state;
 mod thread;
 
+pub use handles::VcpuHandles;
 pub use kick::{Kicker, install_handler};
-pub use state::{StateError, set_up, single_step};
+pub use meter::Meter;
+pub use state::{StateError, enter, set_up, single_step, tsc_khz};
 pub use thread::{Command, VcpuContext, VcpuListener, run};

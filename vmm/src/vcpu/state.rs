@@ -1,7 +1,11 @@
 //! The registers a guest starts with: the entry state of the contract.
 
-use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug, kvm_regs, kvm_segment};
+use kvm_bindings::{
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_MP_STATE_RUNNABLE, kvm_guest_debug, kvm_mp_state, kvm_regs,
+    kvm_segment,
+};
 use kvm_ioctls::{Kvm, VcpuFd};
+use wirevm_abi::request::VcpuStart;
 
 /// KVM refused part of the entry state.
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +44,19 @@ const fn segment(selector: u16, kind: u8, long: u8) -> kvm_segment {
 /// [`StateError`] when KVM refuses.
 pub fn single_step(vcpu: &VcpuFd) -> Result<(), StateError> {
     let debug = kvm_guest_debug { control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP, ..Default::default() };
-    vcpu.set_guest_debug(&debug).map_err(|source| StateError { what: "single-stepping", source })
+    vcpu.set_guest_debug(&debug).map_err(failed("single-stepping"))
 }
 
-/// Puts a vCPU into the contract's entry state: at `entry`, on the tables at `root`, boot info's address in RDI.
+const fn failed(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateError {
+    move |source| StateError { what, source }
+}
+
+/// Puts a vCPU into the contract's entry state, on the tables at `root`, as far as that is known before it starts: see
+/// [`enter`].
 ///
 /// # Errors
 /// [`StateError`] naming what KVM refused.
-pub fn set_up(kvm: &Kvm, vcpu: &VcpuFd, index: u32, entry: u64, root: u64, info: u64) -> Result<(), StateError> {
-    let failed = |what| move |source| StateError { what, source };
+pub fn set_up(kvm: &Kvm, vcpu: &VcpuFd, index: u32, root: u64) -> Result<(), StateError> {
     let leaves = super::cpuid::leaves(kvm, index).map_err(failed("CPUID"))?;
     vcpu.set_cpuid2(&leaves).map_err(failed("CPUID"))?;
     let mut special = vcpu.get_sregs().map_err(failed("special registers"))?;
@@ -61,7 +69,21 @@ pub fn set_up(kvm: &Kvm, vcpu: &VcpuFd, index: u32, entry: u64, root: u64, info:
     (special.ds, special.es, special.fs, special.gs, special.ss) = (data, data, data, data, data);
     special.gdt.limit = 0;
     special.idt.limit = 0;
-    vcpu.set_sregs(&special).map_err(failed("special registers"))?;
-    let registers = kvm_regs { rip: entry, rdi: info, rflags: 2, ..kvm_regs::default() };
-    vcpu.set_regs(&registers).map_err(failed("registers"))
+    vcpu.set_sregs(&special).map_err(failed("special registers"))
+}
+
+/// Does the rest for a vCPU that starts: its first instruction and its argument. It can run then, even if it is one that
+/// would wait for another to wake it as on a real board.
+///
+/// # Errors
+/// [`StateError`] naming what KVM refused.
+pub fn enter(vcpu: &VcpuFd, start: VcpuStart) -> Result<(), StateError> {
+    let registers = kvm_regs { rip: start.entry, rdi: start.argument, rflags: 2, ..kvm_regs::default() };
+    vcpu.set_regs(&registers).map_err(failed("registers"))?;
+    vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).map_err(failed("run state"))
+}
+
+/// Returns the rate of a vCPU's time-stamp counter in kHz; 0 where KVM does not tell.
+pub fn tsc_khz(vcpu: &VcpuFd) -> u64 {
+    vcpu.get_tsc_khz().map_or(0, u64::from)
 }

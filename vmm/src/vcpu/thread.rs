@@ -7,16 +7,21 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use kvm_bindings::kvm_guest_debug;
 use kvm_ioctls::VcpuFd;
+use wirevm_abi::request::VcpuStart;
 use wirevm_devices::bus::{Bus, Signal};
 
 use super::exit::{self, RamAddresses, Step};
 use super::kick::Kicker;
+use super::meter::Meter;
+use super::state::enter;
 use crate::outcome::Outcome;
-use crate::vm::{InternalError, VcpuStats, internal_error};
+use crate::vm::{InternalError, internal_error};
 
-/// What another thread asks of a vCPU; it looks whenever it is kicked.
+/// What another thread asks of a vCPU; one that runs looks whenever it is kicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// Enter the guest for the first time. Means nothing to a vCPU that runs.
+    Start(VcpuStart),
     /// Leave the guest for good.
     Stop,
 }
@@ -27,22 +32,20 @@ pub trait VcpuListener: Send + Sync {
     fn on_ready(&self, instructions: Option<u64>);
     /// The vCPU will not run again, for this reason.
     fn on_end(&self, outcome: Outcome);
-    /// The guest left a report.
-    fn read_report(&self) -> Outcome;
+    /// The guest left a report, says that vCPU.
+    fn read_report(&self, vcpu: usize) -> Outcome;
 }
 
 /// Everything a vCPU's thread needs.
 pub struct VcpuContext {
     /// Its number.
     pub index: usize,
-    /// The vCPU, ready to run.
+    /// The vCPU, set up but for what [`Command::Start`] says.
     pub vcpu: VcpuFd,
     /// The port bus.
     pub bus: Arc<Bus>,
-    /// What KVM counts of it, where it does.
-    pub stats: Option<Arc<VcpuStats>>,
-    /// Whether the guest runs one instruction at a time until it takes commands.
-    pub single_step: bool,
+    /// Counts what it carries out; all vCPUs share it.
+    pub meter: Arc<Meter>,
     /// Where RAM is.
     pub ram: RamAddresses,
     /// Where its commands come from.
@@ -59,7 +62,7 @@ impl std::fmt::Debug for VcpuContext {
     }
 }
 
-/// Runs a vCPU until it ends or is told to stop, and tells the listener why it ended.
+/// Waits for a vCPU's start, runs it until it ends or is told to stop, and tells the listener why it ended.
 pub fn run(mut context: VcpuContext) {
     let kicker = Arc::clone(&context.kicker);
     let reachable = kicker.attach(&mut context.vcpu);
@@ -71,11 +74,23 @@ pub fn run(mut context: VcpuContext) {
 }
 
 fn run_until_end(context: &mut VcpuContext) -> Outcome {
-    let mut steps = 0;
+    let error =
+        |context: &VcpuContext, reason| Outcome::VcpuError { reason: format!("vCPU {}: {reason}", context.index) };
+    let Ok(Command::Start(start)) = context.commands.recv() else { return Outcome::Stopped };
+    if let Err(refused) = enter(&context.vcpu, start) {
+        return error(context, refused.to_string());
+    }
+    let mut stepping = context.meter.steps_at_first();
     loop {
         match context.commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Outcome::Stopped,
-            Err(TryRecvError::Empty) => (),
+            Ok(Command::Start(_)) | Err(TryRecvError::Empty) => (),
+        }
+        if stepping && !context.meter.is_stepping() {
+            stepping = false;
+            if let Err(refused) = context.vcpu.set_guest_debug(&kvm_guest_debug::default()) {
+                return error(context, format!("single-stepping does not end: {refused}"));
+            }
         }
         let step = match context.vcpu.run() {
             Ok(exit) => exit::handle(context.index, exit, &context.bus, context.ram),
@@ -92,50 +107,39 @@ fn run_until_end(context: &mut VcpuContext) -> Outcome {
         };
         match step {
             Step::Continue | Step::Signal(Signal::None) => (),
-            Step::Stepped if context.single_step => steps += 1,
-            Step::Stepped => return Outcome::VcpuError { reason: "a debug exit that nobody asked for".to_owned() },
+            Step::Stepped if stepping => context.meter.step(),
+            Step::Stepped => return error(context, "a debug exit that nobody asked for".to_owned()),
             Step::Signal(Signal::Ready) => {
-                let stats = context.stats.as_ref();
-                let counted = stats.and_then(|stats| stats.emulated_instructions());
-                context.listener.on_ready(if context.single_step { Some(steps) } else { counted });
-                if let Err(error) = stop_stepping(context) {
-                    return Outcome::VcpuError { reason: format!("single-stepping does not end: {error}") };
-                }
+                context.listener.on_ready(context.meter.instructions());
+                context.meter.end_stepping();
             }
             Step::Signal(Signal::Exit { code }) => return Outcome::Exit { code },
-            Step::Signal(Signal::Crashed) => return context.listener.read_report(),
+            Step::Signal(Signal::Crashed) => return context.listener.read_report(context.index),
             Step::Signal(Signal::BackingLost) => return Outcome::BackingLost { address: None },
             Step::BackingLost(address) => return Outcome::BackingLost { address },
-            Step::TripleFault => return Outcome::TripleFault { state: state_of(&context.vcpu) },
+            Step::TripleFault => return Outcome::TripleFault { state: state_of(context) },
             Step::Unhandled(reason) => {
-                return Outcome::VcpuError { reason: format!("{reason}; {}", describe(&mut context.vcpu)) };
+                return Outcome::VcpuError { reason: format!("{reason}; {}", describe(context)) };
             }
         }
     }
 }
 
-/// Lets the guest run at its own pace from here on.
-fn stop_stepping(context: &mut VcpuContext) -> Result<(), kvm_ioctls::Error> {
-    if !std::mem::take(&mut context.single_step) {
-        return Ok(());
-    }
-    context.vcpu.set_guest_debug(&kvm_guest_debug::default())
-}
-
-fn state_of(vcpu: &VcpuFd) -> String {
-    match (vcpu.get_regs(), vcpu.get_sregs()) {
+fn state_of(context: &VcpuContext) -> String {
+    let index = context.index;
+    match (context.vcpu.get_regs(), context.vcpu.get_sregs()) {
         (Ok(registers), Ok(special)) => format!(
-            "rip {:#x}, rsp {:#x}, rflags {:#x}, cr2 {:#x}, cr3 {:#x}",
+            "vCPU {index}: rip {:#x}, rsp {:#x}, rflags {:#x}, cr2 {:#x}, cr3 {:#x}",
             registers.rip, registers.rsp, registers.rflags, special.cr2, special.cr3
         ),
-        _ => "its registers cannot be read".to_owned(),
+        _ => format!("vCPU {index}, whose registers cannot be read"),
     }
 }
 
 /// Registers, and the instruction that KVM could not emulate if it says so.
-fn describe(vcpu: &mut VcpuFd) -> String {
-    let state = state_of(vcpu);
-    match internal_error(vcpu.get_kvm_run()) {
+fn describe(context: &mut VcpuContext) -> String {
+    let state = state_of(context);
+    match internal_error(context.vcpu.get_kvm_run()) {
         Some(InternalError { instruction: Some(bytes), .. }) => {
             format!("instruction {bytes:02x?} cannot be emulated, {state}")
         }

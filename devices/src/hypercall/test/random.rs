@@ -15,7 +15,7 @@ fn word() -> impl Strategy<Value = u64> {
 }
 
 fn entry() -> impl Strategy<Value = CallEntry> {
-    let op = prop_oneof![12 => op::HELLO..op::EXIT, 1 => 0..12_u16, 1 => any::<u16>()];
+    let op = prop_oneof![12 => op::HELLO..op::EXIT, 1 => 0..=op::START_VCPU + 1, 1 => any::<u16>()];
     let flags = prop_oneof![6 => 0..3_u32, 1 => any::<u32>()];
     let third = prop_oneof![4 => Just(0), 1 => word()];
     (op, any::<u16>(), flags, word(), word(), third).prop_map(|(op, status, flags, first, second, third)| {

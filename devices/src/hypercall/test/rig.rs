@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage};
 use wirevm_abi::completion::Completion;
+use wirevm_abi::request::VcpuStart;
 use wirevm_abi::{RamRange, Status, VERSION, op};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::bus::{PortDevice, Signal};
 use crate::completion::test::rig::Guest;
 use crate::guest_memory::{BackingLostError, GuestMemory};
-use crate::hypercall::{Hypercall, HypercallConfig};
+use crate::hypercall::{Hypercall, HypercallConfig, VcpuStarter};
 use crate::page_run::PageRun;
 use crate::pin::scripted::ScriptedPin;
 use crate::pin::{PinConfig, PinService};
@@ -42,6 +43,40 @@ pub(super) struct FakeMemory(Mutex<Ram>);
 impl FakeMemory {
     pub(super) fn ram(&self) -> MutexGuard<'_, Ram> {
         self.0.lock().expect("lock")
+    }
+
+    /// Fills a vCPU's call page in.
+    pub(super) fn put(&self, vcpu: usize, page: CallPage) {
+        self.ram().pages[vcpu] = page;
+    }
+
+    /// Returns a vCPU's call page.
+    pub(super) fn get(&self, vcpu: usize) -> CallPage {
+        self.ram().pages[vcpu]
+    }
+}
+
+/// The vCPUs that were started, of a machine that has two.
+#[derive(Debug, Default)]
+pub(super) struct FakeVcpus(Mutex<Vec<VcpuStart>>);
+
+impl FakeVcpus {
+    pub(super) fn started(&self) -> Vec<VcpuStart> {
+        self.0.lock().expect("lock").clone()
+    }
+}
+
+impl VcpuStarter for FakeVcpus {
+    fn start(&self, start: VcpuStart) -> Status {
+        let mut started = self.0.lock().expect("lock");
+        if start.vcpu > 1 {
+            return Status::INVALID_ARGUMENT;
+        }
+        if !started.is_empty() {
+            return Status::BUSY;
+        }
+        started.push(start);
+        Status::OK
     }
 }
 
@@ -86,6 +121,7 @@ pub(super) struct Rig {
     pub(super) storage: ScriptedFlush,
     pub(super) pins: Arc<PinService>,
     pub(super) syncs: Arc<SyncService>,
+    pub(super) vcpus: Arc<FakeVcpus>,
     /// The guest's end of the completion ring, which lies in memory of its own.
     pub(super) guest: Guest,
     pub(super) device: Hypercall,
@@ -121,6 +157,7 @@ impl Rig {
         let config = PinConfig { ram_pages: PAGES, quota_pages: QUOTA, map_entry_budget: 100 };
         let pins = Arc::new(PinService::new(Box::new(host.clone()), config));
         let syncs = Arc::new(syncs);
+        let vcpus = Arc::<FakeVcpus>::default();
         let guest = Guest::new();
         let device = Hypercall::new(HypercallConfig {
             memory: Arc::<FakeMemory>::clone(&memory),
@@ -128,11 +165,12 @@ impl Rig {
             syncs: Arc::clone(&syncs),
             stores: Arc::new(stores),
             discard: discard.map(Arc::new),
+            vcpus: Some(Arc::<FakeVcpus>::clone(&vcpus)),
             completions: has_ring.then(|| Arc::clone(&guest.ring)),
             ram_pages: PAGES,
             call_pages: vec![range(CALL_PAGE, 1), range(CALL_PAGE + 1, 1)],
         });
-        Self { memory, host, storage, pins, syncs, guest, device }
+        Self { memory, host, storage, pins, syncs, vcpus, guest, device }
     }
 
     /// A machine without durability that no vCPU has greeted.

@@ -2,8 +2,9 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use wirevm_map::{Host, KernReturn, MapLimits, Ports};
+use wirevm_map::{Host, KernReturn, MapLimits, Ports, VmMap};
 
 use super::managed::Object;
 use super::whole::restless;
@@ -18,7 +19,21 @@ const MAX_POLLS: u32 = 1 << 22;
 impl<P: Ports> State<P> {
     /// Returns a task that there is something to do with.
     pub(super) fn task(&mut self, task: u64) -> Option<&mut Task<P>> {
-        self.tasks.get_mut(&task).filter(|task| !task.is_ending && !task.map.is_detached())
+        let is_usable = |task: &&mut Task<P>| !task.is_starting && !task.is_ending && !task.map.is_detached();
+        self.tasks.get_mut(&task).filter(is_usable)
+    }
+
+    /// Returns the maps of all tasks in the order of their numbers, then those of programs' children: always in the same order, since
+    /// whoever looks at all locks them one after the other.
+    pub(super) fn maps(&self) -> Vec<Arc<VmMap<P>>> {
+        let mut maps: Vec<_> = self.tasks.values().map(|task| Arc::clone(&task.map)).collect();
+        for map in self.platform.further_maps() {
+            // None may be locked twice.
+            if !maps.iter().any(|known| Arc::ptr_eq(known, &map)) {
+                maps.push(map);
+            }
+        }
+        maps
     }
 
     pub(super) fn object(&self, object: u64) -> Option<Arc<Object<P>>> {
@@ -98,9 +113,11 @@ impl<P: Ports> State<P> {
         }
     }
 
-    /// Says how it stands with whoever can't go on.
+    /// Says how it stands with whoever can't go on: the host, or a program, may yet change that, or nobody will.
     pub(super) fn stalled(&self) -> Reply {
-        if self.vm.host().outstanding() > 0 { Reply::Awaits } else { Reply::Blocked }
+        // In this order: what the host has answered, or a program done, may have woken a thread just now.
+        let may_change = self.vm.host().outstanding() > 0 || self.has_programs() || self.threads.can_go_on();
+        if may_change { Reply::Awaits } else { Reply::Blocked }
     }
 
     /// Says how many requests the host has answered since the last time, once it has answered all.
@@ -148,6 +165,7 @@ impl<P: Ports> State<P> {
                 Reply::Number(self.add_task(Task { limits, ..Task::of(map) }))
             }
             Outcome::Submap(map) => Reply::Number(self.add_task(Task { limits: map.limits(), ..Task::of(map) })),
+            Outcome::Program(task, started) => self.program_started(task, started),
             Outcome::Ended(task) => {
                 self.tasks.remove(&task);
                 // What was part of its map went with it.

@@ -1,5 +1,6 @@
 mod awaiting;
 mod managers;
+mod programs;
 
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -9,10 +10,12 @@ use alloc::vec::Vec;
 use wirevm_map::fake::{FakeFrames, FakeHost, FakePmap, FakePorts, FakeRam};
 use wirevm_map::{FrameRun, KernReturn, OutOfFrames, PAGE_SIZE, PageRange, Prot, Vm, VmMap, WireFlags};
 
+use self::programs::Programs;
 use super::{Agent, Answer};
 use crate::command::{Command, Crash, Request};
 use crate::pattern::Pattern;
 use crate::platform::{AccessFault, Platform};
+use crate::program::ProgramStart;
 use crate::reply::{LayoutRow, Reply};
 
 const SUCCESS: Reply = Reply::Done(KernReturn::Success);
@@ -25,6 +28,7 @@ struct FakePlatform {
     ram: Arc<FakeRam>,
     /// What [`Platform::check`] finds wrong.
     broken: Option<String>,
+    programs: Arc<Programs>,
 }
 
 impl FakePlatform {
@@ -63,6 +67,18 @@ impl Platform<FakePorts> for FakePlatform {
         assert!(!maps.is_empty());
         self.broken.clone().map_or(Ok(()), Err)
     }
+
+    fn start_program(&self, task: u64, map: Arc<VmMap<FakePorts>>, entry: u64) -> ProgramStart {
+        self.programs.start(task, map, entry)
+    }
+
+    fn further_maps(&self) -> Vec<Arc<VmMap<FakePorts>>> {
+        self.programs.children.lock().clone()
+    }
+
+    fn running_programs(&self) -> u64 {
+        self.programs.running()
+    }
 }
 
 struct Bed {
@@ -79,7 +95,9 @@ impl Bed {
         let frames = FakeFrames::new(Arc::clone(&ram), FrameRun::new(0, 512));
         let vm = Vm::new(FakeHost::new(Arc::clone(&ram)), frames, 256);
         let map = VmMap::new(vm, PageRange::new(16, 16 + 1024), FakePmap::new());
-        Self { agent: Agent::new(map, FakePlatform { ram, broken: broken.map(str::to_string) }) }
+        Self {
+            agent: Agent::new(map, FakePlatform { ram, broken: broken.map(str::to_string), programs: Arc::default() }),
+        }
     }
 
     fn host(&self) -> &FakeHost {

@@ -6,7 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use wirevm_map::{KernReturn, MapLimits, Ports, VmMap, check_all, check_quiet};
+use wirevm_map::{KernReturn, MapLimits, Ports, VmMap, check_all, check_quiet, check_some};
 
 use super::{Agent, Named, State, Task};
 use crate::command::MAIN_TASK;
@@ -15,14 +15,18 @@ use crate::platform::Platform;
 use crate::reply::Reply;
 use crate::threads::Kind;
 
-/// Most bytes of a violation's sentence that an answer carries.
-const MAX_VIOLATION_BYTES: usize = 4096;
+/// Most bytes of a sentence that an answer carries.
+const MAX_SENTENCE_BYTES: usize = 4096;
 
 impl<P: Ports, L: Platform<P>> Agent<P, L> {
     /// Checks every map, and what the machine knows beyond them.
     pub(super) fn check(&self, state: &State<P>) -> Reply {
-        let maps: Vec<&VmMap<P>> = state.tasks.values().map(|task| task.map.as_ref()).collect();
-        if let Err(broken) = check_all(&maps) {
+        let maps = state.maps();
+        let maps: Vec<&VmMap<P>> = maps.iter().map(AsRef::as_ref).collect();
+        // Programs make maps while they run, which nobody knows of before they are done.
+        let runs = self.platform.running_programs() > 0;
+        let checked = if runs { check_some(&maps) } else { check_all(&maps) };
+        if let Err(broken) = checked {
             return violation(broken.to_string());
         }
         match self.platform.check(&maps) {
@@ -33,6 +37,9 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
 
     /// Checks that nothing is under way, and everything else.
     pub(super) fn quiesce(&self, state: &State<P>) -> Reply {
+        if state.has_programs() {
+            return violation("a program has not ended".to_string());
+        }
         let waiting = state.at_work();
         if waiting > 0 && state.stalled() == Reply::Awaits {
             return Reply::Awaits;
@@ -45,15 +52,23 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
         if let Some(thread) = state.named.keys().next() {
             return violation(format!("the result of thread {thread} was not taken"));
         }
-        let maps: Vec<&VmMap<P>> = state.tasks.values().map(|task| task.map.as_ref()).collect();
+        let maps = state.maps();
+        let maps: Vec<&VmMap<P>> = maps.iter().map(AsRef::as_ref).collect();
         if let Err(broken) = check_quiet(&maps) {
             return violation(broken.to_string());
         }
         self.check(state)
     }
 
-    /// Empties the system.
+    /// Empties the system, once no program runs any more.
     pub(super) fn reset(&self, state: &mut State<P>) -> Reply {
+        state.kill_programs();
+        if !state.settle() {
+            return restless();
+        }
+        if state.has_programs() {
+            return Reply::Awaits;
+        }
         state.named.retain(|_, named| matches!(named, Named::Waits { .. }));
         if state.threads.count(Kind::Operation) > 0 {
             return self.quiesce(state);
@@ -100,11 +115,16 @@ impl<P: Ports, L: Platform<P>> Agent<P, L> {
     }
 }
 
-pub(super) fn violation(mut sentence: String) -> Reply {
-    if sentence.len() > MAX_VIOLATION_BYTES {
-        sentence.truncate(sentence.floor_char_boundary(MAX_VIOLATION_BYTES));
+pub(super) fn violation(sentence: String) -> Reply {
+    Reply::Violation(shortened(sentence))
+}
+
+/// Cuts a sentence to what an answer carries.
+pub(super) fn shortened(mut sentence: String) -> String {
+    if sentence.len() > MAX_SENTENCE_BYTES {
+        sentence.truncate(sentence.floor_char_boundary(MAX_SENTENCE_BYTES));
     }
-    Reply::Violation(sentence)
+    sentence
 }
 
 pub(super) fn restless() -> Reply {

@@ -118,6 +118,9 @@ fn golden() -> Vec<(Command, Vec<u64>)> {
         (Command::AwaitHost, vec![63]),
         (Command::Stat { selector: 4 }, vec![64, 4]),
         (Command::Trim, vec![65]),
+        (Command::Program { entry: 5 }, vec![66, 5]),
+        (Command::AwaitProgram { task: 5 }, vec![67, 5]),
+        (Command::KillProgram { task: 5 }, vec![68, 5]),
     ]
 }
 
@@ -140,7 +143,7 @@ fn every_command_has_its_words_and_no_cut_or_longer_one_decodes() {
 #[test]
 fn golden_words_cover_every_number() {
     let golden = golden();
-    for number in 1..=65 {
+    for number in 1..=68 {
         assert!(golden.iter().any(|(_, words)| words[0] == number), "{number}");
     }
 }
@@ -172,7 +175,7 @@ fn values_out_of_range_are_malformed() {
         &[39, 1, (1 << 40) + 1, 1],
         &[41, 5, (1 << 40) + 1],
         &[46, 5, u64::MAX],
-        &[66],
+        &[69],
         &[52, 5, 6, 0, 0],
         &[52, 5, 6, 3, 2],
         &[54, 0, 9],

@@ -142,6 +142,9 @@ impl Command {
             Self::AwaitHost => words.push(63),
             Self::Stat { selector } => words.extend([64, selector]),
             Self::Trim => words.push(65),
+            Self::Program { entry } => words.extend([66, entry]),
+            Self::AwaitProgram { task } => words.extend([67, task]),
+            Self::KillProgram { task } => words.extend([68, task]),
         }
     }
 
@@ -367,6 +370,9 @@ impl Command {
             63 => Self::AwaitHost,
             64 => Self::Stat { selector: from.word()? },
             65 => Self::Trim,
+            66 => Self::Program { entry: from.word()? },
+            67 => Self::AwaitProgram { task: from.word()? },
+            68 => Self::KillProgram { task: from.word()? },
             _ => return Err(Malformed),
         })
     }

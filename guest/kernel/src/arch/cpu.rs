@@ -3,6 +3,7 @@
 // UNSAFETY: each wrapper either cannot break memory safety or says what its callers keep.
 
 use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count};
 
 use wirevm_abi::report::Registers;
 use wirevm_abi::{PAGE_SIZE, RAM_BASE};
@@ -17,14 +18,24 @@ use x86_64::structures::paging::PhysFrame;
 
 use crate::frames::Frame;
 
-/// Turns on write protection at ring 0, no-execute, and FXSAVE.
+/// Turns on write protection at ring 0, no-execute, FXSAVE and, where the processor has it, that ring 0 runs no page of ring 3.
 pub fn enable_features() {
+    let mut flags = Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
+    if has_smep() {
+        flags |= Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION;
+    }
     // SAFETY: the features only add checks; the kernel's own mappings obey them.
     unsafe {
         Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE));
         Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT));
-        Cr4::update(|flags| flags.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE));
+        Cr4::update(|now| now.insert(flags));
     }
+}
+
+fn has_smep() -> bool {
+    const FEATURES: u32 = 7;
+    const SMEP: u32 = 1 << 7;
+    __cpuid(0).eax >= FEATURES && __cpuid_count(FEATURES, 0).ebx & SMEP != 0
 }
 
 /// Makes `root` the address space. Its upper half must be the kernel's.
@@ -32,11 +43,6 @@ pub fn switch_to(root: Frame) {
     let address = PhysAddr::new(RAM_BASE + root.0 * PAGE_SIZE);
     // SAFETY: every root carries the kernel's upper half, so code, stack and direct map stay where they are.
     unsafe { Cr3::write(PhysFrame::containing_address(address), Cr3Flags::empty()) };
-}
-
-/// Tells whether `root` is the address space.
-pub fn is_loaded(root: Frame) -> bool {
-    Cr3::read().0.start_address().as_u64() == RAM_BASE + root.0 * PAGE_SIZE
 }
 
 /// Forgets the translation of one virtual page.
@@ -104,6 +110,12 @@ pub fn registers() -> Registers {
     }
     let rflags = x86_64::registers::rflags::read_raw();
     Registers { rsp, rbp, rip, rflags, ..control_registers() }
+}
+
+/// Returns the address of the last page fault.
+#[inline]
+pub fn fault_address() -> u64 {
+    Cr2::read_raw()
 }
 
 /// Returns CR2 and CR3, the rest zero.

@@ -7,19 +7,39 @@ mod descriptors;
 mod strings;
 mod trap;
 mod unwind;
+mod user_entry;
 
 pub use access::{compare, copy};
-pub use cpu::{flush_page, flush_translations, halt_until_interrupt, is_loaded, registers, stop, switch_to};
+pub use apic::{interrupt, set_timer, ticks};
+pub use cpu::{flush_page, flush_translations, halt_until_interrupt, registers, stop, switch_to};
 pub use cpu::{port_in, port_out, port_out_bytes};
 pub use cpu::{touch_nothing, triple_fault};
-pub use trap::take_events;
+pub use descriptors::{TRAP_STACK_BYTES, TRAP_STACKS, prepare};
+pub use trap::{has_events, take_events, take_interrupt};
+pub use user_entry::{FETCH, Trap, UserContext};
+
+use core::sync::atomic::Ordering;
 
 use crate::frames::Frame;
+use crate::percpu;
+use crate::space;
 
-/// Loads the kernel's tables and descriptors and enables the local APIC. Interrupts stay off.
+/// Makes this processor 0: loads the kernel's tables and descriptors and enables the local APIC. Interrupts stay off.
 pub fn init(root: Frame) {
     cpu::enable_features();
     switch_to(root);
-    descriptors::load();
-    apic::enable();
+    space::set_home(root);
+    descriptors::init();
+    join(0);
+}
+
+/// Makes this processor `index`, for which all is [prepared](prepare) and the kernel's root loaded.
+pub fn init_further(index: usize) {
+    cpu::enable_features();
+    join(index);
+}
+
+fn join(index: usize) {
+    descriptors::load(index);
+    percpu::block(index).apic_id.store(apic::enable(), Ordering::Relaxed);
 }

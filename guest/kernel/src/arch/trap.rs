@@ -4,18 +4,19 @@
 // is valid and unaliased until it returns.
 
 use core::arch::global_asm;
+use core::mem::offset_of;
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use wirevm_abi::report::{KIND_TRAP, Registers};
 
 use super::{access, apic, cpu};
-use crate::report;
+use crate::{percpu, report};
 
-/// Vectors of device interrupts.
-pub const INTERRUPTS: RangeInclusive<u8> = 0x30..=0x33;
+/// Vectors of interrupts: three of devices, that of other processors, that of the timer, and three that nobody has.
+pub const INTERRUPTS: RangeInclusive<u8> = 0x30..=0x37;
 
-const PAGE_FAULT: u64 = 14;
+pub const PAGE_FAULT: u64 = 14;
 /// Task addresses end here.
 const USER_END: u64 = 1 << 47;
 
@@ -27,31 +28,38 @@ pub fn take_events() -> u64 {
     EVENTS.swap(0, Ordering::AcqRel)
 }
 
+/// Tells whether there are events to take.
+#[inline]
+pub fn has_events() -> bool {
+    EVENTS.load(Ordering::Acquire) != 0
+}
+
 /// What a stub leaves on the trap stack.
 #[repr(C)]
-struct TrapFrame {
-    r15: u64,
-    r14: u64,
-    r13: u64,
-    r12: u64,
-    r11: u64,
-    r10: u64,
-    r9: u64,
-    r8: u64,
-    rbp: u64,
-    rdi: u64,
-    rsi: u64,
-    rdx: u64,
-    rcx: u64,
-    rbx: u64,
-    rax: u64,
-    vector: u64,
-    error_code: u64,
-    rip: u64,
-    cs: u64,
-    rflags: u64,
-    rsp: u64,
-    ss: u64,
+#[derive(Clone, Copy, Default)]
+pub struct TrapFrame {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rbp: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rdx: u64,
+    pub rcx: u64,
+    pub rbx: u64,
+    pub rax: u64,
+    pub vector: u64,
+    pub error_code: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
 }
 
 // Vectors 8, 10-14, 17, 21, 29 and 30 push an error code; the others get a zero in its place. 22 quadwords lie on the
@@ -93,8 +101,11 @@ global_asm!(
     "push r14",
     "push r15",
     "cld",
+    "test byte ptr [rsp + {cs}], 3",
+    "jnz user_trap",
     "mov rdi, rsp",
     "call {on_trap}",
+    "trap_return:",
     "pop r15",
     "pop r14",
     "pop r13",
@@ -124,6 +135,7 @@ global_asm!(
     ".popsection",
     ".noaltmacro",
     on_trap = sym on_trap,
+    cs = const offset_of!(TrapFrame, cs),
 );
 
 unsafe extern "C" {
@@ -137,17 +149,29 @@ pub fn stub(vector: usize) -> u64 {
     unsafe { STUBS[vector & 0xff] }
 }
 
+/// Does what an interrupt asks for at once, takes note of a device's, and lets the next one come.
+pub fn take_interrupt(vector: u8) {
+    match vector {
+        apic::SPURIOUS_VECTOR => return,
+        // Another reason for it, work to do, is found by the executor.
+        apic::IPI_VECTOR => percpu::acknowledge(),
+        // The executor looks at the time whenever it is back.
+        apic::TIMER_VECTOR => {}
+        vector if INTERRUPTS.contains(&vector) => {
+            EVENTS.fetch_or(1 << (vector - INTERRUPTS.start()), Ordering::AcqRel);
+        }
+        _ => {}
+    }
+    apic::end_of_interrupt();
+}
+
 extern "C" fn on_trap(frame: *mut TrapFrame) {
     // SAFETY: the stub passes its own frame, which nothing else refers to until this returns.
     let frame = unsafe { &mut *frame };
     match u8::try_from(frame.vector) {
-        Ok(vector) if INTERRUPTS.contains(&vector) => {
-            EVENTS.fetch_or(1 << (vector - INTERRUPTS.start()), Ordering::AcqRel);
-            apic::end_of_interrupt();
-        }
-        Ok(apic::SPURIOUS_VECTOR) => (),
+        Ok(vector) if vector == apic::SPURIOUS_VECTOR || INTERRUPTS.contains(&vector) => take_interrupt(vector),
         // A fault of the kernel's own buffer is not the task's: no map could put it right.
-        _ if frame.vector == PAGE_FAULT && access::is_guarded(frame.rip) && cpu::control_registers().cr2 < USER_END => {
+        _ if frame.vector == PAGE_FAULT && access::is_guarded(frame.rip) && cpu::fault_address() < USER_END => {
             // The copy stops where it is and says so to its caller, who can wait for the page; a handler cannot.
             frame.rip = access::fixup();
         }
@@ -155,8 +179,9 @@ extern "C" fn on_trap(frame: *mut TrapFrame) {
     }
 }
 
+/// Ends the machine over a trap that nothing expected.
 #[cold]
-fn report_trap(frame: &TrapFrame) -> ! {
+pub fn report_trap(frame: &TrapFrame) -> ! {
     let registers = Registers {
         rax: frame.rax,
         rbx: frame.rbx,

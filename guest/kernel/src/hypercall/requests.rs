@@ -95,19 +95,6 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Lets other tasks run.
-async fn give_way() {
-    let mut given = false;
-    poll_fn(|context| {
-        if core::mem::replace(&mut given, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 impl KernelHost {
     /// Asks for `count` entries, whose tokens are put into their last words, and waits until each has ended. Returns what became
     /// of each.
@@ -126,11 +113,11 @@ impl KernelHost {
         let mut busy = self.begin(&group, &mut (0..count), &entry);
         let mut retries = 0;
         while !busy.is_empty() {
-            if self.pending.lock().count() > 0 {
+            if self.pending.lock().accepted() > 0 {
                 self.arrivals.after(seen).await;
             } else if retries < RETRIES {
                 retries += 1;
-                give_way().await;
+                crate::executor::give_way().await;
             } else {
                 self.end_all(&group, &busy, Status::BUSY);
                 break;
@@ -150,24 +137,26 @@ impl KernelHost {
     ) -> Vec<usize> {
         let mut busy = Vec::new();
         loop {
-            let mut asked: Vec<(usize, u64)> = Vec::new();
-            let page = self.page.lock();
-            let mut pending = self.pending.lock();
-            for index in indices.take(MAX_ENTRIES) {
-                let mut entry = entry(index);
-                let token = pending.begin(group, index);
-                let [_, _, last] = &mut entry.words;
-                *last = token;
-                page.put(asked.len(), &entry);
-                asked.push((index, token));
-            }
+            let page = self.page();
+            let asked: Vec<(usize, u64)> = {
+                let mut pending = self.pending.lock();
+                indices.take(MAX_ENTRIES).map(|index| (index, pending.begin(group, index))).collect()
+            };
             if asked.is_empty() {
                 return busy;
             }
+            for (place, (index, token)) in asked.iter().enumerate() {
+                let mut entry = entry(*index);
+                let [_, _, last] = &mut entry.words;
+                *last = *token;
+                page.put(place, &entry);
+            }
             let outcome = page.ring(asked.len());
+            let mut pending = self.pending.lock();
             for (place, (index, token)) in asked.iter().enumerate() {
                 let status = outcome.map_or_else(|status| status, |()| page.status(place));
                 if status == Status::PENDING {
+                    pending.accept(*token);
                     continue;
                 }
                 drop(pending.end(*token));

@@ -5,7 +5,7 @@ use core::ops::Range;
 use wirevm_map::{OutOfFrames, PageRange, Prot};
 
 use super::entry::{DIRTY, LARGE_PAGES, NOT_RIGHTS, PRESENT, flags_of, frame_of, index_at, is_table};
-use super::{DIRECTORY, LOWER_HALF_PAGES, PageTables, TableMemory};
+use super::{DIRECTORY, LOWER_HALF_PAGES, PageTables, TableMemory, update};
 
 /// Joins adjacent pages into runs before they are reported.
 struct Joined<'a> {
@@ -50,20 +50,30 @@ struct Leaf {
 impl<M: TableMemory> PageTables<M> {
     /// Unmaps `pages`; see [`wirevm_map::Pmap::remove`].
     pub fn remove(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange)) -> Result<(), OutOfFrames> {
-        self.split_ends(pages)?;
-        self.unmap(pages, dirty);
-        Ok(())
+        let split = self.split_ends(pages);
+        if split.is_ok() {
+            self.unmap(pages, dirty);
+        }
+        self.settle();
+        split
     }
 
     /// Sets the protection of what is mapped in `pages`; see [`wirevm_map::Pmap::protect`].
     pub fn protect(&mut self, pages: PageRange, prot: Prot) -> Result<(), OutOfFrames> {
-        self.split_ends(pages)?;
-        let flags = flags_of(prot);
-        self.for_each_leaf(pages, PRESENT, |memory, leaf| {
-            memory.write(leaf.table, leaf.index, leaf.entry & NOT_RIGHTS | flags);
-        });
-        self.memory.invalidate(pages);
-        Ok(())
+        let split = self.split_ends(pages);
+        if split.is_ok() {
+            let flags = flags_of(prot);
+            let mut mapped = false;
+            self.for_each_leaf(pages, PRESENT, |memory, leaf| {
+                mapped = true;
+                update(memory, leaf.table, leaf.index, leaf.entry, |entry| entry & NOT_RIGHTS | flags);
+            });
+            if mapped {
+                self.stale.add(pages);
+            }
+        }
+        self.settle();
+        split
     }
 
     /// Reports and clears dirty marks; see [`wirevm_map::Pmap::clean`].
@@ -74,39 +84,39 @@ impl<M: TableMemory> PageTables<M> {
             let inside = leaf.pages.intersection(pages);
             // A large page keeps its mark when only a part is asked for: the rest may be dirty.
             if inside == leaf.pages {
-                memory.write(leaf.table, leaf.index, leaf.entry & !DIRTY);
+                update(memory, leaf.table, leaf.index, leaf.entry, |entry| entry & !DIRTY);
                 cleared = true;
             }
             joined.push(inside);
         });
         joined.flush();
         if cleared {
-            self.memory.invalidate(pages);
+            self.stale.add(pages);
         }
+        self.settle();
     }
 
-    /// Removes whole mappings in `pages`, whose ends must cut none.
-    pub(super) fn unmap(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange)) {
+    /// Removes whole mappings in `pages`, whose ends must cut none. The caller settles.
+    fn unmap(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange)) {
         let mut joined = Joined::new(dirty);
         let mut mapped = false;
         let met_tables = self.for_each_leaf(pages, PRESENT, |memory, leaf| {
             mapped = true;
-            memory.write(leaf.table, leaf.index, 0);
-            if leaf.entry & DIRTY != 0 {
+            if memory.swap(leaf.table, leaf.index, 0) & DIRTY != 0 {
                 joined.push(leaf.pages);
             }
         });
         joined.flush();
         if mapped {
-            self.memory.invalidate(pages);
+            self.stale.add(pages);
         }
         if met_tables {
-            self.free_empty_tables(pages);
+            self.retire_empty_tables(pages);
         }
     }
 
-    /// Frees the page tables whose whole 2 MiB lies in `pages`: they are empty now, and nothing else is there.
-    fn free_empty_tables(&mut self, pages: PageRange) {
+    /// Retires the page tables whose whole 2 MiB lies in `pages`: they are empty now, and nothing else is there.
+    fn retire_empty_tables(&mut self, pages: PageRange) {
         let first = pages.start.next_multiple_of(LARGE_PAGES);
         let end = pages.end.min(LOWER_HALF_PAGES);
         let mut rest = PageRange::new(first, (end - end % LARGE_PAGES).max(first));
@@ -115,9 +125,8 @@ impl<M: TableMemory> PageTables<M> {
             let mut indices = first..first + part.len() / LARGE_PAGES;
             while let Some((index, entry)) = self.memory.first_used(directory, indices.clone()) {
                 self.memory.write(directory, index, 0);
-                // Processors cache links between tables too; one page's invalidation forgets those.
-                self.memory.invalidate(PageRange::new(part.start, part.start + 1));
-                self.memory.free(frame_of(entry));
+                // Processors remember links between tables too; any page's invalidation makes them forget those.
+                self.retire(frame_of(entry), PageRange::new(part.start, part.start + 1));
                 indices.start = index + 1;
             }
         }

@@ -4,9 +4,9 @@ use wirevm_map::{FrameRun, OutOfFrames, PageRange, Prot};
 
 use super::entry::{
     LARGE, LARGE_PAGES, NEXT_FRAME, NEXT_LARGE, PRESENT, frame_of, in_one_table, index_at, is_large, is_same, is_table,
-    mapping_to,
+    kept_marks, mapping_to,
 };
-use super::{DIRECTORY, PageTables, TableMemory};
+use super::{DIRECTORY, PageTables, ROOT_LEVEL, TableMemory};
 
 impl<M: TableMemory> PageTables<M> {
     /// Maps pages from `page` on to `run`; see [`wirevm_map::Pmap::enter`].
@@ -15,19 +15,41 @@ impl<M: TableMemory> PageTables<M> {
     /// splitting or writing that again would change nothing and may need a frame that is not there.
     ///
     /// # Errors
-    /// [`OutOfFrames`]; a large page that reaches over an end of the run keeps mapping then, as it did.
+    /// [`OutOfFrames`]; pages from the front of the run on are mapped to it then, the others are as they were.
     pub fn enter(&mut self, page: u64, run: FrameRun, prot: Prot) -> Result<(), OutOfFrames> {
         let all = PageRange::new(page, page + run.pages);
+        let entered = self.enter_all(all, run.first, prot);
+        self.settle();
+        entered
+    }
+
+    /// Maps one page, if nothing is mapped there and its table is there; see [`wirevm_map::Pmap::enter_absent`].
+    pub fn enter_absent(&mut self, page: u64, frame: u64, prot: Prot) -> bool {
+        let mut table = self.root;
+        for level in (DIRECTORY..=ROOT_LEVEL).rev() {
+            let link = self.memory.read(table, index_at(level, page));
+            if !is_table(link) {
+                return false;
+            }
+            table = frame_of(link);
+        }
+        let index = index_at(0, page);
+        if self.memory.read(table, index) & PRESENT != 0 {
+            return false;
+        }
+        // No processor remembers that nothing is there, nor marks such an entry.
+        self.memory.write(table, index, mapping_to(frame, prot));
+        true
+    }
+
+    /// Maps `all` to the frames from `first_frame` on, as far as tables can be had.
+    fn enter_all(&mut self, all: PageRange, first_frame: u64, prot: Prot) -> Result<(), OutOfFrames> {
         let mut rest = all;
         while !rest.is_empty() {
             let part = in_one_table(DIRECTORY, rest);
-            let frame = run.first + (part.start - page);
-            let entered =
-                self.directory_for(part.start).and_then(|directory| self.enter_in(directory, part, frame, prot));
-            if entered.is_err() {
-                self.unmap(self.uncut(all), &mut |_| ());
-                return Err(OutOfFrames);
-            }
+            let frame = first_frame + (part.start - all.start);
+            let directory = self.directory_for(part.start)?;
+            self.enter_in(directory, part, frame, prot)?;
             rest.start = part.end;
         }
         Ok(())
@@ -58,14 +80,16 @@ impl<M: TableMemory> PageTables<M> {
         let mut entry = mapping_to(frame, prot) | LARGE;
         let mut replaced = false;
         for index in first..first + pages.len() / LARGE_PAGES {
-            let old = self.memory.read(directory, index);
+            let mut old = self.memory.read(directory, index);
             if !is_same(old, entry) {
-                self.memory.write(directory, index, entry);
+                while let Err(now) = self.memory.replace(directory, index, old, entry | kept_marks(old, entry)) {
+                    old = now;
+                }
                 if old & PRESENT != 0 {
                     replaced = true;
                     if is_table(old) {
-                        self.memory.invalidate(pages);
-                        self.memory.free(frame_of(old));
+                        let start = pages.start + (index - first) * LARGE_PAGES;
+                        self.retire_for(frame_of(old), start, entry);
                     }
                 }
             }
@@ -73,7 +97,7 @@ impl<M: TableMemory> PageTables<M> {
             entry = entry.wrapping_add(NEXT_LARGE);
         }
         if replaced {
-            self.memory.invalidate(pages);
+            self.stale.add(pages);
         }
     }
 
@@ -95,25 +119,21 @@ impl<M: TableMemory> PageTables<M> {
         };
         let mut replaced = 0;
         for index in first..first + pages.len() {
-            replaced |= self.memory.read(table, index);
-            self.memory.write(table, index, entry);
+            let mut old = self.memory.read(table, index);
+            replaced |= old;
+            if old & PRESENT == 0 {
+                self.memory.write(table, index, entry);
+            } else {
+                // Another processor may write to the page right now. Where it stays the same page, it stays dirty.
+                while let Err(now) = self.memory.replace(table, index, old, entry | kept_marks(old, entry)) {
+                    old = now;
+                }
+            }
             entry = entry.wrapping_add(NEXT_FRAME);
         }
         if replaced & PRESENT != 0 {
-            self.memory.invalidate(pages);
+            self.stale.add(pages);
         }
         Ok(())
-    }
-
-    /// Returns `pages` without the ends that lie inside large pages.
-    fn uncut(&self, pages: PageRange) -> PageRange {
-        let mut uncut = pages;
-        if self.cut_by(pages.start).is_some() {
-            uncut.start = pages.start.next_multiple_of(LARGE_PAGES);
-        }
-        if self.cut_by(pages.end).is_some() {
-            uncut.end = pages.end - pages.end % LARGE_PAGES;
-        }
-        if uncut.start < uncut.end { uncut } else { PageRange::new(pages.start, pages.start) }
     }
 }

@@ -27,11 +27,12 @@ pub const NEXT_LARGE: u64 = NEXT_FRAME * LARGE_PAGES;
 
 /// The frame that an entry names.
 pub const fn frame_of(entry: u64) -> u64 {
-    ((entry & ADDRESS) - RAM_BASE) >> PAGE_SHIFT
+    // No entry names what is not RAM; a check would be a tenth of the way from a fault.
+    (entry & ADDRESS).wrapping_sub(RAM_BASE) >> PAGE_SHIFT
 }
 
 const fn address_of(frame: u64) -> u64 {
-    RAM_BASE + (frame << PAGE_SHIFT)
+    RAM_BASE.wrapping_add(frame << PAGE_SHIFT)
 }
 
 /// Links to the table in that frame.
@@ -71,6 +72,11 @@ pub fn prot_of(entry: u64) -> Prot {
 /// Tells whether two mappings differ in no more than what the processor marks.
 pub const fn is_same(one: u64, other: u64) -> bool {
     (one ^ other) & !(ACCESSED | DIRTY) == 0
+}
+
+/// Returns the marks that a mapping keeps when it is replaced by another of the same frame.
+pub const fn kept_marks(old: u64, new: u64) -> u64 {
+    if old & PRESENT != 0 && (old ^ new) & (ADDRESS | LARGE) == 0 { old & (ACCESSED | DIRTY) } else { 0 }
 }
 
 /// Tells whether an entry above the last level links to a table.

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use wirevm_map::{FrameRun, PageRange, Prot};
 
+mod marks;
+
 /// Tables stand behind this frame, the frames that tests map in front of it, so that a link is told from a mapping.
 const FIRST_TABLE: u64 = 1 << 30;
 /// Pages that one directory covers, and pages that the table above it does.
@@ -23,11 +25,39 @@ struct Memory {
     linked: BTreeSet<u64>,
     /// Entries read and written.
     accesses: Cell<u64>,
+    /// Another processor stores through every mapping just before it is changed.
+    races: bool,
+    /// Another processor may have the tables loaded.
+    shared: bool,
+    /// It stores through these entries of each table that loses its link: just before, and just before it is told to forget.
+    stores: Vec<u64>,
+    late_stores: Vec<u64>,
+    invalidations: u64,
 }
 
 impl Memory {
     fn entry(&self, frame: u64, index: u64) -> u64 {
         self.tables[&frame][usize::try_from(index).expect("index")]
+    }
+
+    /// What another processor does to an entry that is about to be changed.
+    fn mark(&mut self, frame: u64, index: u64) {
+        let entry = self.entry(frame, index);
+        if entry & (PRESENT | LARGE) == PRESENT && frame_of(entry) > FIRST_TABLE {
+            for index in self.stores.clone() {
+                self.store(frame_of(entry), index);
+            }
+        } else if self.races {
+            self.store(frame, index);
+        }
+    }
+
+    /// Sets the marks of a store through an entry, where that maps something.
+    fn store(&mut self, frame: u64, index: u64) {
+        let entry = &mut self.tables.get_mut(&frame).expect("table")[usize::try_from(index).expect("index")];
+        if *entry & (PRESENT | WRITABLE) == PRESENT | WRITABLE {
+            *entry |= DIRTY | ACCESSED;
+        }
     }
 }
 
@@ -56,19 +86,44 @@ impl TableMemory for Memory {
             self.linked.insert(frame_of(old));
         }
     }
+    fn swap(&mut self, frame: u64, index: u64, entry: u64) -> u64 {
+        self.mark(frame, index);
+        let old = self.entry(frame, index);
+        self.write(frame, index, entry);
+        old
+    }
+    fn replace(&mut self, frame: u64, index: u64, expected: u64, entry: u64) -> Result<(), u64> {
+        self.mark(frame, index);
+        let now = self.entry(frame, index);
+        if now != expected {
+            return Err(now);
+        }
+        self.write(frame, index, entry);
+        Ok(())
+    }
     fn first_used(&self, frame: u64, indices: Range<u64>) -> Option<(u64, u64)> {
         self.accesses.set(self.accesses.get() + 1);
         indices.map(|index| (index, self.entry(frame, index))).find(|(_, entry)| *entry != 0)
     }
     fn fill(&mut self, frame: u64, entry: u64, step: u64) {
-        assert!(self.entry(frame, 0) == 0 && !self.linked.contains(&frame), "table {frame} is in use");
+        let links = self.tables.values().flatten().any(|entry| entry & PRESENT != 0 && frame_of(*entry) == frame);
+        assert!(!links && !self.linked.contains(&frame), "table {frame} is in use");
         (0..ENTRIES).for_each(|index| self.write(frame, index, entry + index * step));
     }
     fn invalidate(&mut self, pages: PageRange) {
+        self.invalidations += 1;
+        for frame in self.linked.clone() {
+            for index in self.late_stores.clone() {
+                self.store(frame, index);
+            }
+        }
         self.cached.retain(|page| !pages.contains(*page));
         if !pages.is_empty() {
             self.linked.clear();
         }
+    }
+    fn is_shared(&self) -> bool {
+        self.shared
     }
 }
 
@@ -118,6 +173,12 @@ fn dirty_of(tables: &mut PageTables<Memory>, pages: PageRange) -> Vec<PageRange>
     let mut found = Vec::new();
     tables.clean(pages, &mut |run| found.push(run));
     found
+}
+
+fn removed(tables: &mut PageTables<Memory>, pages: PageRange) -> Vec<PageRange> {
+    let mut dirty = Vec::new();
+    tables.remove(pages, &mut |run| dirty.push(run)).expect("removed");
+    dirty
 }
 
 #[test]
@@ -181,15 +242,14 @@ fn protection_changes_flags_and_keeps_frames_and_dirt() {
 }
 
 #[test]
-fn running_out_of_frames_maps_nothing_and_changes_nothing() {
-    for budget in 0..6 {
+fn running_out_of_frames_maps_a_front_part_and_changes_nothing_else() {
+    for (budget, front) in [(0, 0), (1, 0), (2, 0), (3, 12), (4, 524), (5, 1036), (6, 1100)] {
         let mut tables = tables(budget);
-        let run = FrameRun::new(1, 1100);
-        if tables.enter(500, run, Prot::DEFAULT).is_ok() {
-            continue;
-        }
+        let entered = tables.enter(500, FrameRun::new(1, 1100), Prot::DEFAULT);
+        assert_eq!(entered.is_ok(), front == 1100);
         for page in 490..1700 {
-            assert_eq!(walk(&tables, page), None, "page {page} with {budget} frames");
+            let expected = (500..500 + front).contains(&page).then(|| page - 499);
+            assert_eq!(walk(&tables, page).map(|it| it.0), expected, "page {page} with {budget} frames");
         }
     }
     let mut tables = tables(3);
@@ -206,12 +266,34 @@ fn release_gives_every_table_back() {
     let mut tables = tables(100);
     tables.enter(3, FrameRun::new(0, 2000), Prot::READ).expect("entered");
     tables.enter(1 << 34, FrameRun::new(5000, 7), Prot::READ).expect("entered");
-    tables.release();
-    assert_eq!(tables.memory.tables.len(), 1);
-    assert_eq!(tables.memory.budget, 100);
-    tables.enter(3, FrameRun::new(0, 2000), Prot::READ).expect("entered");
     tables.release_all();
     assert_eq!((tables.memory.tables.len(), tables.memory.budget), (0, 101));
+}
+
+#[test]
+fn operation_has_translations_forgotten_once_and_before_tables_are_given_back() {
+    let mut tables = tables(100);
+    let first = DIRECTORY_PAGES - 1024;
+    tables.enter(first, FrameRun::new(1, 2048), Prot::DEFAULT).expect("entered");
+    let work: [fn(&mut PageTables<Memory>, u64); 3] = [
+        |tables, first| tables.protect(PageRange::new(first + 5, first + 2000), Prot::READ).expect("protected"),
+        |tables, first| tables.enter(first, FrameRun::new(4096, 2048), Prot::DEFAULT).expect("entered"),
+        |tables, first| drop(removed(tables, PageRange::new(first + 1, first + 2047))),
+    ];
+    for work in work {
+        tables.memory.invalidations = 0;
+        work(&mut tables, first);
+        assert_eq!(tables.memory.invalidations, 1);
+    }
+}
+
+#[test]
+#[should_panic(expected = "while a processor may still walk it")]
+fn planted_table_freed_before_its_links_are_forgotten_is_caught() {
+    let mut tables = tables(100);
+    tables.frees_at_once = true;
+    tables.enter(0, FrameRun::new(1, 1024), Prot::DEFAULT).expect("entered");
+    drop(removed(&mut tables, PageRange::new(0, 1024)));
 }
 
 #[test]
@@ -225,6 +307,20 @@ fn translation_of_a_page_is_its_frame_and_its_rights() {
     for absent in [0, 509, 1025, DIRECTORY_PAGES, 1 << 34, 1 << 35, u64::MAX >> 12] {
         assert_eq!(tables.translate(absent), None, "page {absent}");
     }
+}
+
+#[test]
+fn absent_page_is_mapped_the_short_way_only_where_its_table_is_and_nothing_else() {
+    let mut tables = tables(100);
+    assert!(!tables.enter_absent(513, 7, Prot::READ), "there is no table");
+    tables.enter(512, FrameRun::new(1000, 1), Prot::READ).expect("frames");
+    assert!(tables.enter_absent(513, 7, Prot::READ | Prot::WRITE));
+    assert_eq!(tables.translate(513), Some((7, Prot::READ | Prot::WRITE)));
+    assert!(!tables.enter_absent(513, 8, Prot::READ), "something is mapped");
+    assert_eq!(tables.translate(513), Some((7, Prot::READ | Prot::WRITE)));
+    tables.enter(1024, FrameRun::new(2048, 512), Prot::READ).expect("frames");
+    assert!(!tables.enter_absent(1030, 8, Prot::READ), "a large page is mapped");
+    assert_eq!(tables.translate(1030), Some((2054, Prot::READ)));
 }
 
 #[test]
@@ -287,24 +383,6 @@ fn large_pages_take_the_place_of_small_tables_among_them() {
     }
 }
 
-#[test]
-fn failure_to_enter_leaves_what_reaches_over_the_ends_and_its_dirt() {
-    // Large pages at 0, 512 and 1024. The run begins inside the first, as that maps it already, and ends inside the last.
-    for (frame, fails) in [(100, false), (10_341, true)] {
-        let mut tables = tables(3);
-        tables.enter(0, FrameRun::new(0, 1536), Prot::DEFAULT).expect("two tables");
-        [50, 1500].into_iter().for_each(|page| store(&mut tables, page));
-        tables.memory.budget = 0;
-        let entered = tables.enter(100, FrameRun::new(frame, 1300), Prot::DEFAULT);
-        assert_eq!(entered.is_err(), fails, "what is there already needs no frame");
-        assert_eq!(tables.translate(99), Some((99, Prot::DEFAULT)));
-        assert_eq!(tables.translate(1400), Some((1400, Prot::DEFAULT)));
-        assert_eq!(tables.translate(600).is_none(), fails, "nothing that could go stays");
-        let dirty = dirty_of(&mut tables, PageRange::new(0, 1536));
-        assert_eq!(dirty, [PageRange::new(0, 512), PageRange::new(1024, 1536)]);
-    }
-}
-
 #[derive(Clone, Debug)]
 enum Step {
     Enter(u64, u64, u64, Prot),
@@ -350,16 +428,11 @@ fn bases() -> impl Strategy<Value = u64> {
 /// Pages as frames, rights and marks.
 type Model = BTreeMap<u64, (u64, Prot, bool)>;
 
-/// Notes a failure to enter `run`: whatever is still mapped of it is mapped as it was, by a large page that reaches over
-/// an end.
-fn fail_in_model(model: &mut Model, tables: &PageTables<Memory>, pages: PageRange) {
-    for page in pages.start..pages.end {
-        if tables.translate(page).is_some() {
-            let block = page - page % 512;
-            assert!(block < pages.start || pages.end < block + 512, "page {page} could have been unmapped");
-        } else {
-            model.remove(&page);
-        }
+/// Notes in the model that `run` is mapped from `page` on. Pages keep their marks where they keep their frames.
+fn enter_in_model(model: &mut Model, page: u64, run: FrameRun, prot: Prot) {
+    for i in 0..run.pages {
+        let is_dirty = model.get(&(page + i)).is_some_and(|&(frame, _, is_dirty)| is_dirty && frame == run.first + i);
+        model.insert(page + i, (run.first + i, prot, is_dirty));
     }
 }
 
@@ -369,6 +442,7 @@ proptest! {
     #[test]
     fn tables_agree_with_one_entry_a_page(base in bases(), steps in prop::collection::vec(step(), 1..30)) {
         let mut tables = tables(1000);
+        tables.memory.shared = true;
         let mut model = Model::new();
         let shifted = |pages: PageRange| PageRange::new(base + pages.start, base + pages.end);
         for step in steps {
@@ -376,23 +450,19 @@ proptest! {
             let before = model.clone();
             match step {
                 Step::Enter(page, frame, pages, prot) => {
-                    tables.enter(base + page, FrameRun::new(frame, pages), prot).expect("enough frames");
-                    for i in 0..pages {
-                        model.insert(base + page + i, (frame + i, prot, false));
-                    }
+                    let run = FrameRun::new(frame, pages);
+                    tables.enter(base + page, run, prot).expect("enough frames");
+                    enter_in_model(&mut model, base + page, run, prot);
                 }
                 Step::EnterShort(page, frame, pages, prot, budget) => {
                     let kept = tables.memory.budget - budget;
                     tables.memory.budget = budget;
                     let entered = tables.enter(base + page, FrameRun::new(frame, pages), prot);
                     tables.memory.budget += kept;
-                    if entered.is_err() {
-                        fail_in_model(&mut model, &tables, shifted(PageRange::new(page, page + pages)));
-                    } else {
-                        for i in 0..pages {
-                            model.insert(base + page + i, (frame + i, prot, false));
-                        }
-                    }
+                    // After a failure, a front part is as it was asked for, and the rest as it was.
+                    let is_entered = |i: &u64| tables.translate(base + page + i) == Some((frame + i, prot));
+                    let front = if entered.is_ok() { pages } else { (0..pages).take_while(is_entered).count() as u64 };
+                    enter_in_model(&mut model, base + page, FrameRun::new(frame, front), prot);
                 }
                 Step::Remove(pages) => {
                     let pages = shifted(pages);

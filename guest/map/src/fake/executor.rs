@@ -12,6 +12,8 @@ use core::task::{Context, Poll, Waker};
 
 use spin::Mutex;
 
+use super::processor::set_idle;
+
 /// Runs tasks one poll at a time, in an order that a seed decides, or whoever calls [`Executor::poll`].
 pub struct Executor<'a> {
     tasks: Vec<Task<'a>>,
@@ -170,6 +172,43 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
         }
     }
     panic!("{}", Deadlock { tasks: 1 });
+}
+
+/// Polls `future` until it has ended, while other threads do what it waits for. A processor that the thread plays is idle
+/// meanwhile.
+///
+/// # Panics
+/// When nothing has woken it for 20 seconds.
+pub fn park_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Parked(std::thread::current())));
+    let mut slept = 0;
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+        set_idle(true);
+        // It may have been woken already, or by something else; then it is polled in vain.
+        let begun = std::time::Instant::now();
+        std::thread::park_timeout(SLICE);
+        set_idle(false);
+        slept = if begun.elapsed() < SLICE { 0 } else { slept + 1 };
+        assert!(slept < MOST_SLICES, "{}", Deadlock { tasks: 1 });
+    }
+}
+
+/// After how long a thread looks again although nobody has woken it, which must find nothing.
+const SLICE: std::time::Duration = std::time::Duration::from_millis(100);
+/// How often in a row, before that counts as a deadlock.
+const MOST_SLICES: u32 = 200;
+
+/// A thread that waits.
+struct Parked(std::thread::Thread);
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// Lets other tasks run once.

@@ -54,6 +54,8 @@ struct HostState {
     outstanding: u64,
     /// Calls about storage that have ended.
     answered: u64,
+    /// The synchronizations under way.
+    synchronizing: Vec<(StoreId, PageRange)>,
     is_held: bool,
     yields: bool,
     log: Vec<HostCall>,
@@ -362,10 +364,21 @@ impl Host for FakeHost {
     }
 
     async fn synchronize(&self, store: StoreId, pages: PageRange) -> Result<(), HostError> {
-        self.state.lock().log.push(HostCall::Synchronize(store, pages));
+        {
+            let mut state = self.state.lock();
+            state.log.push(HostCall::Synchronize(store, pages));
+            let overlaps =
+                |&(other, known): &(StoreId, PageRange)| other == store && !known.intersection(pages).is_empty();
+            if state.synchronizing.iter().any(overlaps) {
+                state.violations.push(alloc::format!("synchronizations of {store:?} overlap at {pages}"));
+            }
+            state.synchronizing.push((store, pages));
+        }
         let _under_way = self.enter();
         self.pass().await;
         let mut state = self.state.lock();
+        let ended = state.synchronizing.iter().position(|known| *known == (store, pages));
+        ended.map(|at| state.synchronizing.swap_remove(at));
         let failure = strike(&mut state.store_failure);
         state.stores.synchronize(store, pages, failure)
     }

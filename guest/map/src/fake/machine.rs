@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Deadlock, Executor, FakeFrames, FakeHost, FakePmap, FakePorts, FakeRam};
+use super::{Deadlock, Executor, FakeFrames, FakeHost, FakePmap, FakePorts, FakeProcessor, FakeRam};
 use crate::entry::EntryKind;
 use crate::kern_return::KernReturn;
 use crate::map::{VmMap, check_all, check_quiet};
@@ -130,6 +130,53 @@ impl FakeMachine {
         for (page, offset, bytes) in pieces(address, from.len()) {
             let frame = access(map, page, Prot::WRITE).await?;
             self.ram.write(frame, offset, &from[bytes]);
+        }
+        Ok(())
+    }
+
+    /// As [`FakeMachine::read_in`], by `processor`, with the translations that it remembers; the map must be [loaded](FakeProcessor::load).
+    /// No lock of the kernel's is taken but for faults.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Partial effects
+    /// As there.
+    pub async fn read_on(
+        &self,
+        processor: &FakeProcessor,
+        map: &VmMap<FakePorts>,
+        address: u64,
+        into: &mut [u8],
+    ) -> Result<(), KernReturn> {
+        for (page, offset, bytes) in pieces(address, into.len()) {
+            let mut read = |frame| self.ram.read(frame, offset, &mut into[bytes.clone()]);
+            while processor.access(page, Prot::READ, &mut read).is_err() {
+                map.fault(page << PAGE_SHIFT, Prot::READ).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`FakeMachine::write_in`], by `processor`, as [`FakeMachine::read_on`] reads.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Partial effects
+    /// As there.
+    pub async fn write_on(
+        &self,
+        processor: &FakeProcessor,
+        map: &VmMap<FakePorts>,
+        address: u64,
+        from: &[u8],
+    ) -> Result<(), KernReturn> {
+        for (page, offset, bytes) in pieces(address, from.len()) {
+            let write = |frame| self.ram.write(frame, offset, &from[bytes.clone()]);
+            while processor.access(page, Prot::WRITE, write).is_err() {
+                map.fault(page << PAGE_SHIFT, Prot::WRITE).await?;
+            }
         }
         Ok(())
     }

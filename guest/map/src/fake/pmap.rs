@@ -1,8 +1,13 @@
 //! The fake's page tables.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
+use spin::Mutex;
+
+use super::processor::{Core, invalidate};
 use crate::ports::{OutOfFrames, Pmap};
 use crate::units::{FrameRun, PageRange, Prot};
 
@@ -31,15 +36,14 @@ pub struct Translation {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Mapping {
-    frame: u64,
-    prot: Prot,
-    dirty: bool,
+pub(super) struct Mapping {
+    pub(super) frame: u64,
+    pub(super) prot: Prot,
+    pub(super) dirty: bool,
 }
 
-/// A model of page tables with 4 KiB and 2 MiB mappings, where a 2 MiB mapping has one dirty mark.
 #[derive(Debug, Default)]
-pub struct FakePmap {
+struct Tables {
     /// 4 KiB mappings by page.
     small: BTreeMap<u64, Mapping>,
     /// 2 MiB mappings by their first page.
@@ -50,6 +54,44 @@ pub struct FakePmap {
     tables_left: Option<u64>,
 }
 
+/// Tables as processors see them: they look things up and set marks whenever they want.
+#[derive(Default)]
+pub(super) struct SharedTables {
+    tables: Mutex<Tables>,
+    /// The processors that have them loaded.
+    users: Mutex<Vec<Arc<Core>>>,
+}
+
+/// A model of page tables with 4 KiB and 2 MiB mappings, where a 2 MiB mapping has one dirty mark.
+///
+/// A method changes the tables first, entry by entry, then has every [processor](super::FakeProcessor) that has them loaded forget what it
+/// knew of the pages, and returns when all have.
+#[derive(Default)]
+pub struct FakePmap {
+    shared: Arc<SharedTables>,
+}
+
+impl SharedTables {
+    pub(super) const fn users(&self) -> &Mutex<Vec<Arc<Core>>> {
+        &self.users
+    }
+
+    /// Looks `page` up as a processor does, and marks it dirty if `access` has [`Prot::WRITE`].
+    pub(super) fn walk(&self, page: u64, access: Prot) -> Result<Mapping, FaultKind> {
+        let mut tables = self.tables.lock();
+        let block = block_of(page);
+        let (mapping, first) = match tables.large.get_mut(&block) {
+            Some(mapping) => (mapping, block),
+            None => (tables.small.get_mut(&page).ok_or(FaultKind::NotPresent)?, page),
+        };
+        if !mapping.prot.contains(access) {
+            return Err(FaultKind::Protection);
+        }
+        mapping.dirty |= access.contains(Prot::WRITE);
+        Ok(Mapping { frame: mapping.frame + (page - first), ..*mapping })
+    }
+}
+
 impl FakePmap {
     /// Returns page tables that map nothing.
     #[must_use]
@@ -57,32 +99,54 @@ impl FakePmap {
         Self::default()
     }
 
-    /// Lets table allocations fail after `tables` more have succeeded; `None` lets all succeed again.
-    pub fn limit_tables(&mut self, tables: Option<u64>) {
-        self.tables_left = tables;
+    pub(super) const fn shared(&self) -> &Arc<SharedTables> {
+        &self.shared
     }
 
-    /// Accesses `page` as a processor would: returns its frame, and marks it dirty if `access` has
+    /// Lets table allocations fail after `tables` more have succeeded; `None` lets all succeed again.
+    pub fn limit_tables(&mut self, tables: Option<u64>) {
+        self.shared.tables.lock().tables_left = tables;
+    }
+
+    /// Accesses `page` as a processor would that remembers nothing: returns its frame, and marks it dirty if `access` has
     /// [`Prot::WRITE`].
     ///
     /// # Errors
     /// The [`FaultKind`] that the kernel would resolve with [`VmMap::fault`](crate::VmMap::fault).
     pub fn access(&mut self, page: u64, access: Prot) -> Result<u64, FaultKind> {
-        let block = block_of(page);
-        let (mapping, first) = match self.large.get_mut(&block) {
-            Some(mapping) => (mapping, block),
-            None => (self.small.get_mut(&page).ok_or(FaultKind::NotPresent)?, page),
-        };
-        if !mapping.prot.contains(access) {
-            return Err(FaultKind::Protection);
-        }
-        mapping.dirty |= access.contains(Prot::WRITE);
-        Ok(mapping.frame + (page - first))
+        self.shared.walk(page, access).map(|mapping| mapping.frame)
     }
 
     /// Returns how `page` is mapped.
     #[must_use]
     pub fn translation(&self, page: u64) -> Option<Translation> {
+        self.shared.tables.lock().translation(page)
+    }
+
+    /// Returns the pages that are mapped, 2 MiB mappings page by page.
+    #[must_use]
+    pub fn mapped_pages(&self) -> Vec<u64> {
+        let tables = self.shared.tables.lock();
+        let large = tables.large.keys().flat_map(|&block| block..block + BLOCK_PAGES);
+        let mut pages: Vec<u64> = large.chain(tables.small.keys().copied()).collect();
+        pages.sort_unstable();
+        pages
+    }
+
+    /// Has every processor forget what it knows of `pages`.
+    fn invalidate(&self, pages: PageRange) {
+        invalidate(&self.shared, pages);
+    }
+}
+
+impl fmt::Debug for FakePmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FakePmap").field(&*self.shared.tables.lock()).finish()
+    }
+}
+
+impl Tables {
+    fn translation(&self, page: u64) -> Option<Translation> {
         let block = block_of(page);
         let (mapping, first, large) = match self.large.get(&block) {
             Some(mapping) => (mapping, block, true),
@@ -90,15 +154,6 @@ impl FakePmap {
         };
         let Mapping { frame, prot, dirty } = *mapping;
         Some(Translation { frame: frame + (page - first), prot, dirty, large })
-    }
-
-    /// Returns the pages that are mapped, 2 MiB mappings page by page.
-    #[must_use]
-    pub fn mapped_pages(&self) -> Vec<u64> {
-        let large = self.large.keys().flat_map(|&block| block..block + BLOCK_PAGES);
-        let mut pages: Vec<u64> = large.chain(self.small.keys().copied()).collect();
-        pages.sort_unstable();
-        pages
     }
 
     /// Gives the block of `page` a table, unless it has one.
@@ -137,18 +192,65 @@ impl FakePmap {
         Ok(())
     }
 
-    fn enter_small(&mut self, page: u64, frame: u64, prot: Prot) -> Result<(), OutOfFrames> {
+    /// Returns the mark that a mapping of `page` to `frame` starts with: the one it has, if it shows that frame already.
+    fn mark_of(&self, page: u64, frame: u64) -> bool {
+        #[cfg(test)]
+        if crate::planted::is_planted(crate::planted::Mutant::EnterForgetsMark) {
+            return false;
+        }
+        self.translation(page).is_some_and(|old| old.frame == frame && old.dirty)
+    }
+
+    /// Tells whether something else than before is mapped now.
+    fn enter_small(&mut self, page: u64, frame: u64, prot: Prot) -> Result<bool, OutOfFrames> {
         let block = block_of(page);
         let same = self
             .large
             .get(&block)
             .is_some_and(|mapping| mapping.prot == prot && mapping.frame + (page - block) == frame);
-        if !same {
-            self.split(page)?;
-            self.ensure_table(page)?;
-            self.small.insert(page, Mapping { frame, prot, dirty: false });
+        if same {
+            return Ok(false);
         }
-        Ok(())
+        self.split(page)?;
+        self.ensure_table(page)?;
+        let dirty = self.mark_of(page, frame);
+        Ok(self.small.insert(page, Mapping { frame, prot, dirty }).is_some())
+    }
+
+    fn enter_large(&mut self, page: u64, frame: u64, prot: Prot) -> bool {
+        let dirty = (0..BLOCK_PAGES).any(|at| self.mark_of(page + at, frame + at));
+        let before = self.small.len();
+        self.small.retain(|small, _| block_of(*small) != page);
+        self.tables.remove(&page);
+        self.large.insert(page, Mapping { frame, prot, dirty }).is_some() || self.small.len() < before
+    }
+
+    /// Takes all mappings of `pages` out; returns the pages that carry marks.
+    fn take(&mut self, pages: PageRange) -> Vec<PageRange> {
+        let dirty = self.clear_marks(pages);
+        self.small.retain(|page, _| !pages.contains(*page));
+        self.large.retain(|block, _| !pages.contains(*block));
+        dirty
+    }
+
+    fn clear_marks(&mut self, pages: PageRange) -> Vec<PageRange> {
+        let mut marked: Vec<PageRange> = Vec::new();
+        for (&block, mapping) in self.large.range_mut(block_of(pages.start)..pages.end).filter(|(_, m)| m.dirty) {
+            let whole = PageRange::new(block, block + BLOCK_PAGES);
+            let met = whole.intersection(pages);
+            mapping.dirty = met != whole;
+            marked.push(met);
+        }
+        let mut last = None;
+        for (&page, mapping) in self.small.range_mut(pages.start..pages.end).filter(|(_, m)| m.dirty) {
+            mapping.dirty = false;
+            match marked.last_mut() {
+                Some(run) if last == Some(page) => run.end += 1,
+                _ => marked.push(PageRange::new(page, page + 1)),
+            }
+            last = Some(page + 1);
+        }
+        marked
     }
 }
 
@@ -158,68 +260,62 @@ impl Pmap for FakePmap {
     }
 
     fn enter(&mut self, page: u64, run: FrameRun, prot: Prot) -> Result<(), OutOfFrames> {
-        let mut at = 0;
+        let whole = PageRange::new(page, page + run.pages);
+        let (mut at, mut replaced, mut result) = (0, false, Ok(()));
         while at < run.pages {
             let (page, frame) = (page + at, run.first + at);
             let fits = page.is_multiple_of(BLOCK_PAGES) && frame.is_multiple_of(BLOCK_PAGES);
+            let mut tables = self.shared.tables.lock();
             if fits && run.pages - at >= BLOCK_PAGES {
-                self.small.retain(|small, _| block_of(*small) != page);
-                self.tables.remove(&page);
-                self.large.insert(page, Mapping { frame, prot, dirty: false });
+                replaced |= tables.enter_large(page, frame, prot);
                 at += BLOCK_PAGES;
                 continue;
             }
-            if let Err(error) = self.enter_small(page, frame, prot) {
-                let first = page - at;
-                self.small.retain(|small, _| !(first..first + run.pages).contains(small));
-                self.large.retain(|block, _| !(first..first + run.pages).contains(block));
-                return Err(error);
+            match tables.enter_small(page, frame, prot) {
+                Ok(other) => replaced |= other,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
             }
             at += 1;
         }
-        Ok(())
+        if replaced {
+            self.invalidate(whole);
+        }
+        result
     }
 
     fn remove(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange)) -> Result<(), OutOfFrames> {
-        self.split_ends(pages)?;
-        self.clean(pages, dirty);
-        self.small.retain(|page, _| !pages.contains(*page));
-        self.large.retain(|block, _| !pages.contains(*block));
+        self.shared.tables.lock().split_ends(pages)?;
+        let marked = self.shared.tables.lock().take(pages);
+        self.invalidate(pages);
+        marked.into_iter().for_each(dirty);
         Ok(())
     }
 
     fn protect(&mut self, pages: PageRange, prot: Prot) -> Result<(), OutOfFrames> {
         assert!(!prot.is_none(), "pages without rights are unmapped");
-        self.split_ends(pages)?;
-        let small = self.small.range_mut(pages.start..pages.end);
-        for (_, mapping) in small.chain(self.large.range_mut(pages.start..pages.end)) {
-            mapping.prot = prot;
+        {
+            let mut tables = self.shared.tables.lock();
+            tables.split_ends(pages)?;
+            let Tables { small, large, .. } = &mut *tables;
+            let small = small.range_mut(pages.start..pages.end);
+            for (_, mapping) in small.chain(large.range_mut(pages.start..pages.end)) {
+                mapping.prot = prot;
+            }
         }
+        self.invalidate(pages);
         Ok(())
     }
 
     fn clean(&mut self, pages: PageRange, dirty: &mut dyn FnMut(PageRange)) {
-        for (&block, mapping) in self.large.range_mut(block_of(pages.start)..pages.end).filter(|(_, m)| m.dirty) {
-            let whole = PageRange::new(block, block + BLOCK_PAGES);
-            let met = whole.intersection(pages);
-            mapping.dirty = met != whole;
-            dirty(met);
+        let marked = self.shared.tables.lock().clear_marks(pages);
+        // A processor that remembers a page as dirty would not mark it again.
+        if !marked.is_empty() {
+            self.invalidate(pages);
         }
-        let mut run: Option<PageRange> = None;
-        for (&page, mapping) in self.small.range_mut(pages.start..pages.end).filter(|(_, m)| m.dirty) {
-            mapping.dirty = false;
-            match &mut run {
-                Some(run) if run.end == page => run.end += 1,
-                _ => {
-                    if let Some(ended) = run.replace(PageRange::new(page, page + 1)) {
-                        dirty(ended);
-                    }
-                }
-            }
-        }
-        if let Some(ended) = run {
-            dirty(ended);
-        }
+        marked.into_iter().for_each(dirty);
     }
 }
 
@@ -232,6 +328,8 @@ mod test {
     use alloc::vec::Vec;
 
     use super::{FakePmap, FaultKind};
+    use crate::fake::FakeProcessor;
+    use crate::planted::{Mutant, plant_in_thread};
     use crate::ports::{OutOfFrames, Pmap};
     use crate::units::{FrameRun, PageRange, Prot};
 
@@ -254,6 +352,53 @@ mod test {
         assert_eq!(pmap.mapped_pages().len(), 514);
         assert!(pmap.translation(700).is_some_and(|t| t.large && t.dirty));
         assert!(pmap.translation(1024).is_some_and(|t| !t.large && !t.dirty));
+    }
+
+    /// Enters 512 pages, lets a processor write some after they were cleaned, enters them again in part and with other rights, and
+    /// returns what is marked then.
+    fn marks_after_entering_again(again: u64, run: FrameRun) -> Vec<PageRange> {
+        let (mut pmap, processor) = (FakePmap::new(), FakeProcessor::new(1));
+        // 4 KiB mappings, but for the second block.
+        assert_eq!(pmap.enter(0, FrameRun::new(512, 1024), Prot::DEFAULT), Ok(()));
+        assert_eq!(pmap.protect(PageRange::new(9, 10), Prot::READ), Ok(()));
+        processor.load(&pmap);
+        for page in [3, 7, 600] {
+            assert_eq!(processor.access(page, Prot::WRITE, |frame| frame), Ok(512 + page));
+        }
+        assert_eq!(
+            cleaned(&mut pmap, 0, 1024),
+            [PageRange::new(512, 1024), PageRange::new(3, 4), PageRange::new(7, 8)]
+        );
+        for page in [3, 600] {
+            assert_eq!(processor.access(page, Prot::WRITE, |frame| frame), Ok(512 + page));
+        }
+        assert_eq!(pmap.enter(again, run, Prot::READ), Ok(()));
+        cleaned(&mut pmap, 0, 1024)
+    }
+
+    #[test]
+    fn enter_over_a_page_written_since_it_was_cleaned_keeps_the_mark_of_the_same_frame() {
+        let large = PageRange::new(512, 1024);
+        assert_eq!(marks_after_entering_again(3, FrameRun::new(515, 5)), [large, PageRange::new(3, 4)]);
+        assert_eq!(marks_after_entering_again(3, FrameRun::new(700, 5)), [large], "another frame");
+        assert_eq!(marks_after_entering_again(0, FrameRun::new(512, 1024)), [PageRange::new(0, 512), large]);
+        assert_eq!(marks_after_entering_again(600, FrameRun::new(1112, 1)), [PageRange::new(3, 4), large]);
+        plant_in_thread(Some(Mutant::EnterForgetsMark));
+        let found = marks_after_entering_again(3, FrameRun::new(515, 5));
+        plant_in_thread(None);
+        assert_eq!(found, [large], "the planted fault shows");
+    }
+
+    #[test]
+    fn enter_without_a_table_maps_a_front_part_and_leaves_the_rest_with_its_marks() {
+        let mut pmap = FakePmap::new();
+        assert_eq!(pmap.enter(510, FrameRun::new(1022, 514), Prot::DEFAULT), Ok(()));
+        assert_eq!((pmap.access(510, Prot::WRITE), pmap.access(512, Prot::WRITE)), (Ok(1022), Ok(1024)));
+        pmap.limit_tables(Some(0));
+        assert_eq!(pmap.enter(510, FrameRun::new(1022, 10), Prot::READ), Err(OutOfFrames));
+        assert_eq!(pmap.translate(511), Some((1023, Prot::READ)));
+        assert_eq!(pmap.translate(512), Some((1024, Prot::DEFAULT)));
+        assert_eq!(cleaned(&mut pmap, 0, 1024), [PageRange::new(512, 1024), PageRange::new(510, 511)]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use spin::Mutex;
 
+use super::processor::pause;
 use super::{Failure, strike};
 use crate::frames::FrameAllocator;
 use crate::ports::{Frames, FreshFrames, OutOfFrames};
@@ -139,6 +140,8 @@ impl Frames for FakeFrames {
     fn copy(&self, from: u64, to: u64) {
         let mut page = [0; PAGE_BYTES];
         self.ram.read(from, 0, &mut page);
+        // Whoever may write one of the frames is to have time for it.
+        pause();
         self.ram.write(to, 0, &page);
     }
 

@@ -1,7 +1,7 @@
 //! Allocation of address space.
 
 use super::{MapState, VmMap, touched_pages};
-use crate::entry::{EntryKind, Inheritance, MapEntry};
+use crate::entry::{EntryKind, Inheritance, MapEntry, OperationId, Transition};
 use crate::flags::{LockAllFlags, WireFlags};
 use crate::kern_return::KernReturn;
 use crate::objects::BLOCK_PAGES;
@@ -39,12 +39,12 @@ impl<P: Ports> VmMap<P> {
             return Ok(0);
         }
         let pages = touched_pages(0, size).ok_or(KernReturn::InvalidArgument)?.len();
-        let start = self.exclusive(|state| {
+        let (start, claimed) = self.exclusive(|state| {
             let start = state.place(placement, pages)?;
             state.entries.insert(start, MapEntry::new(pages));
-            Ok(start)
+            Ok((start, state.claim_new(start)))
         })?;
-        self.wire_new(PageRange::new(start, start + pages)).await;
+        self.wire_new(claimed, PageRange::new(start, start + pages)).await;
         Ok(start << PAGE_SHIFT)
     }
 
@@ -67,16 +67,16 @@ impl<P: Ports> VmMap<P> {
             return Ok(0);
         }
         let pages = size >> PAGE_SHIFT;
-        let start = self.exclusive(|state| {
+        let (start, claimed) = self.exclusive(|state| {
             let start = state.place(placement, pages)?;
             if !start.is_multiple_of(BLOCK_PAGES) {
                 return Err(KernReturn::NoSpace);
             }
             let (kind, inheritance) = (EntryKind::LargePages, Inheritance::Share);
             state.entries.insert(start, MapEntry { kind, inheritance, ..MapEntry::new(pages) });
-            Ok(start)
+            Ok((start, state.claim_new(start)))
         })?;
-        self.wire_new(PageRange::new(start, start + pages)).await;
+        self.wire_new(claimed, PageRange::new(start, start + pages)).await;
         Ok(start << PAGE_SHIFT)
     }
 
@@ -103,17 +103,58 @@ impl<P: Ports> VmMap<P> {
         Ok(start << PAGE_SHIFT)
     }
 
-    /// Wires a new entry's pages if future ones are to be wired. Nobody hears whether that succeeded (row L-08).
-    pub(super) async fn wire_new(&self, pages: PageRange) {
-        let how = self.locked(|state| state.wire_future);
-        if how.contains(LockAllFlags::FUTURE) {
-            self.wire_pages(pages, WireFlags::USER, how.contains(LockAllFlags::ONFAULT)).await.unwrap_or_default();
+    /// Wires a new entry's pages if it was claimed for that. Nobody hears whether that succeeded (row L-08).
+    pub(super) async fn wire_new(&self, claimed: Option<NewEntry>, pages: PageRange) {
+        if let Some(claimed) = claimed {
+            self.wire_claimed(claimed, pages).await.unwrap_or_default();
+        }
+        #[cfg(test)]
+        if self.vm.planted.has(crate::planted::Mutant::NewEntriesAreWiredLater) {
+            let how = self.locked(|state| state.wire_future);
+            std::thread::yield_now();
+            if how.contains(LockAllFlags::FUTURE) {
+                self.wire_pages(pages, WireFlags::USER, how.contains(LockAllFlags::ONFAULT)).await.unwrap_or_default();
+            }
         }
         self.debug_check();
     }
+
+    /// Wires the pages of an entry that was claimed for that when it was made.
+    ///
+    /// # Errors
+    /// As for [`VmMap::wire`].
+    pub(super) async fn wire_claimed(&self, claimed: NewEntry, pages: PageRange) -> Result<(), KernReturn> {
+        let NewEntry { owner, how } = claimed;
+        self.wire_as(owner, pages, WireFlags::USER, how.contains(LockAllFlags::ONFAULT)).await
+    }
+}
+
+/// A new entry that is to be wired: in transition from its first moment on, so that neither its end nor an unlocking of all memory
+/// can come before its wiring.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "the entry stays in transition until it is wired"]
+pub(super) struct NewEntry {
+    owner: OperationId,
+    how: LockAllFlags,
 }
 
 impl<P: Ports> MapState<P> {
+    /// Claims the entry made just now that starts with page `start`, if future entries are to be wired.
+    pub(super) fn claim_new(&mut self, start: u64) -> Option<NewEntry> {
+        let how = self.wire_future;
+        #[cfg(test)]
+        let how = if self.vm.planted.has(crate::planted::Mutant::NewEntriesAreWiredLater) {
+            LockAllFlags::default()
+        } else {
+            how
+        };
+        let entry = self.entries.get_mut(start).filter(|_| how.contains(LockAllFlags::FUTURE))?;
+        self.operation += 1;
+        let owner = OperationId(self.operation);
+        entry.transition = Some(Transition::new(owner));
+        Some(NewEntry { owner, how })
+    }
+
     /// Returns the first page of where `pages` pages go.
     pub(super) fn place(&self, placement: Placement, pages: u64) -> Result<u64, KernReturn> {
         if self.is_detached {

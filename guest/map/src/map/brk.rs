@@ -4,7 +4,6 @@ use super::deallocate::Blocking;
 use super::{MapState, Placement, VmMap, touched_pages};
 use crate::entry::MapEntry;
 use crate::errno::Errno;
-use crate::flags::{LockAllFlags, WireFlags};
 use crate::objects::BLOCK_PAGES;
 use crate::ports::Ports;
 use crate::units::{PAGE_SHIFT, PageRange};
@@ -26,10 +25,14 @@ impl<P: Ports> VmMap<P> {
         let (old, new) = self.locked(|state| {
             let old = state.heap.unwrap_or_else(|| state.empty_heap());
             let end = old.start.checked_add(pages).ok_or(Errno::NoMem)?;
-            Ok((old, PageRange::new(old.start, end)))
+            let new = PageRange::new(old.start, end);
+            if new.end < old.end {
+                // At once: who grows the segment meanwhile begins here, and finds no place as long as the rest is there.
+                state.heap = Some(new);
+            }
+            Ok((old, new))
         })?;
         if new.end < old.end {
-            self.locked(|state| state.heap = Some(new));
             self.delete(PageRange::new(new.end, old.end), Blocking::SystemWirings).await.map_err(|_| Errno::NoMem)?;
         } else if new.end > old.end {
             self.grow_heap(new, PageRange::new(old.end, new.end)).await?;
@@ -38,15 +41,16 @@ impl<P: Ports> VmMap<P> {
     }
 
     async fn grow_heap(&self, new: PageRange, grown: PageRange) -> Result<(), Errno> {
-        let how = self.exclusive(|state| {
+        let claimed = self.exclusive(|state| {
             state.place(Placement::Fixed(grown.start << PAGE_SHIFT), grown.len()).map_err(|_| Errno::NoMem)?;
             state.entries.insert(grown.start, MapEntry::new(grown.len()));
+            let claimed = state.claim_new(grown.start);
             state.entries.merge(PageRange::new(grown.start, grown.start));
-            Ok(state.wire_future)
+            Ok(claimed)
         })?;
         let mut wired = Ok(());
-        if how.contains(LockAllFlags::FUTURE) {
-            wired = self.wire_pages(grown, WireFlags::USER, how.contains(LockAllFlags::ONFAULT)).await;
+        if let Some(claimed) = claimed {
+            wired = self.wire_claimed(claimed, grown).await;
         }
         // Another call may have moved the segment's end while this one wired.
         let is_kept = wired.is_ok()

@@ -7,7 +7,7 @@ use core::pin::Pin;
 use super::{MapState, Step, VmMap, touched_pages};
 use crate::entry::{MapEntry, OperationId, Transition};
 use crate::kern_return::KernReturn;
-use crate::objects::{Found, PinList};
+use crate::objects::{Found, Objects, PinList};
 use crate::ports::{Frames, Ports};
 use crate::units::PageRange;
 use crate::wait::Wait;
@@ -135,10 +135,12 @@ impl<P: Ports> VmMap<P> {
             let step = self.exclusive(|state| {
                 // Begun before the look: a write ends under the objects' lock alone.
                 let wait = self.vm.idle().wait();
-                if state.is_cleaning(range, owner) {
+                // And one hold for both, for other maps may sync the same objects.
+                let mut objects = self.vm.objects();
+                if state.is_cleaning(&objects, range, owner) {
                     Step::Wait(wait)
                 } else {
-                    Step::Done(state.remove_entries(range, owner))
+                    Step::Done(state.remove_entries(&mut objects, range, owner))
                 }
             });
             match step {
@@ -150,8 +152,7 @@ impl<P: Ports> VmMap<P> {
 }
 
 impl<P: Ports> MapState<P> {
-    fn is_cleaning(&self, range: PageRange, owner: OperationId) -> bool {
-        let objects = self.vm.objects();
+    fn is_cleaning(&self, objects: &Objects<P>, range: PageRange, owner: OperationId) -> bool {
         let mut cleaning = false;
         for (start, entry) in self.entries.meeting(range).filter(|(_, entry)| entry.is_owned_by(owner)) {
             if let Some(top) = entry.object {
@@ -164,16 +165,15 @@ impl<P: Ports> MapState<P> {
     }
 
     /// Removes the owner's entries of `range`; tells whether somebody waits for one of them.
-    fn remove_entries(&mut self, range: PageRange, owner: OperationId) -> bool {
+    fn remove_entries(&mut self, objects: &mut Objects<P>, range: PageRange, owner: OperationId) -> bool {
         let vm = Arc::clone(&self.vm);
-        let mut objects = vm.objects();
         let mut wake = false;
         let mut page = range.start;
         let is_owned = |entry: &MapEntry| entry.is_owned_by(owner);
         while let Some(owned) = self.entries.next_where(PageRange::new(page, range.end), is_owned) {
             // In one go, so that a 2 MiB mapping which several of the entries share is not split. The marks go
             // into the objects while the entries are still there; neighbours may need them.
-            self.unmap(&mut objects, owned);
+            self.unmap(objects, owned);
             page = owned.start;
             while page < owned.end
                 && let Some(entry) = self.entries.remove(page)

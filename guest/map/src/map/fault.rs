@@ -4,14 +4,14 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::pin::Pin;
 
+use super::allocate::NewEntry;
 use super::obstacle::Work;
 use super::stack::Growth;
 use super::{MapState, Step, VmMap};
 use crate::entry::{EntryKind, OperationId, Transition};
-use crate::flags::{LockAllFlags, WireFlags};
 use crate::kern_return::KernReturn;
 use crate::objects::{BLOCK_PAGES, Found, Objects, Pin as Held, PinList, Window};
-use crate::ports::{Frames, Host, Ports};
+use crate::ports::{Frames, Host, Pmap, Ports};
 use crate::units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
 use crate::wait::Wait;
 
@@ -25,7 +25,7 @@ enum Unlocked<'a, P: Ports> {
     /// meanwhile.
     Pin(PageRange, OperationId, PinList),
     /// Wires what a stack grew by (row P-09).
-    WireStack(PageRange, LockAllFlags),
+    WireStack(PageRange, NewEntry),
     /// Leaves the page to the map that rules over it.
     Submap(Arc<VmMap<P>>),
 }
@@ -55,6 +55,9 @@ impl<P: Ports> VmMap<P> {
     /// After a shortage the page may be resident without being mapped; a stack that could not be wired has grown.
     pub async fn fault(&self, address: u64, access: Prot) -> Result<(), KernReturn> {
         let page = address >> PAGE_SHIFT;
+        if self.fault_at_once(address, access) {
+            return Ok(());
+        }
         let result = loop {
             match self.locked(|state| self.fault_step(state, page, access)) {
                 Step::Wait(Unlocked::Wait(wait)) => wait.await,
@@ -68,9 +71,8 @@ impl<P: Ports> VmMap<P> {
                         break Err(error);
                     }
                 }
-                Step::Wait(Unlocked::WireStack(pages, how)) => {
-                    let on_fault = how.contains(LockAllFlags::ONFAULT);
-                    if let Err(error) = self.wire_pages(pages, WireFlags::USER, on_fault).await {
+                Step::Wait(Unlocked::WireStack(pages, claimed)) => {
+                    if let Err(error) = self.wire_claimed(claimed, pages).await {
                         break Err(error);
                     }
                 }
@@ -80,6 +82,51 @@ impl<P: Ports> VmMap<P> {
         };
         self.debug_check();
         result
+    }
+
+    /// As [`VmMap::fault`], if all it takes is to map one page that the entry's own object has: the short way of most faults,
+    /// which looks everything up once, allocates nothing and waits for nothing. `false`, with nothing changed, where more must be
+    /// looked at.
+    pub fn fault_at_once(&self, address: u64, access: Prot) -> bool {
+        let is_resolved = self.enter_resident(address >> PAGE_SHIFT, access);
+        if is_resolved {
+            self.debug_check();
+        }
+        is_resolved
+    }
+
+    #[inline]
+    fn enter_resident(&self, page: u64, access: Prot) -> bool {
+        let mut state = self.state.lock();
+        let MapState { entries, last_fault, space, .. } = &mut *state;
+        let Some((start, entry)) = entries.containing_near(page, *last_fault) else { return false };
+        *last_fault = start;
+        let Some(id) = entry.object else { return false };
+        let rights = if entry.needs_copy { entry.prot.without(Prot::WRITE) } else { entry.prot };
+        if entry.transition.is_some() || entry.on_fault.is_some() || rights.is_none() || !rights.contains(access) {
+            return false;
+        }
+        // Both lie in the entry, so nothing can wrap.
+        let index = page.wrapping_sub(start).wrapping_add(entry.offset);
+        let mut objects = self.vm.objects();
+        let (table, pmap) = objects.split(*space);
+        let object = &table[id];
+        let Some((first, extent)) = object.resident.containing_alone(index) else { return false };
+        let is_reachable = !object.is_dead && (object.backing.is_some() || index < object.pages);
+        if !is_reachable || !extent.forbidden.is_none() {
+            return false;
+        }
+        // Neighbours of the same 2 MiB would be mapped too.
+        if extent.frames.pages > 1 {
+            let behind = page > start && index > first && !page.is_multiple_of(BLOCK_PAGES);
+            let ahead = page + 1 < start + entry.pages
+                && index + 1 < first + extent.frames.pages
+                && !(page + 1).is_multiple_of(BLOCK_PAGES);
+            if behind || ahead {
+                return false;
+            }
+        }
+        pmap.enter_absent(page, extent.frames.first.wrapping_add(index.wrapping_sub(first)), rights)
     }
 
     /// As [`VmMap::fault`], for a map within a map.
@@ -113,7 +160,7 @@ impl<P: Ports> VmMap<P> {
         }
         if kind == EntryKind::StackGap {
             return match state.grow_stack(page) {
-                Ok(Growth::Grown(Some((grown, how)))) => Step::Wait(Unlocked::WireStack(grown, how)),
+                Ok(Growth::Grown(Some((grown, claimed)))) => Step::Wait(Unlocked::WireStack(grown, claimed)),
                 Ok(Growth::Grown(None)) => self.fault_step(state, page, access),
                 Ok(Growth::Marked(piece)) => match state.entries.get_mut(piece) {
                     Some(entry) => Step::Wait(Unlocked::Wait(self.wait_for(entry))),

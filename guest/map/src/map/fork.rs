@@ -81,16 +81,30 @@ impl<P: Ports> VmMap<P> {
         if let Some(wait) = wait {
             return Step::Wait(Unlocked::Wait(wait));
         }
-        if let Some((page, work)) = self.bring_in_copied(state, missing) {
-            return Step::Wait(Unlocked::PageIn(page, work));
-        }
-        Step::Done(child.exclusive(|child| state.fork_entries(child)))
+        // The child's lock is taken while nobody else knows the child, so the order of the two matters to nobody.
+        child.exclusive(|child| {
+            // One hold from the first look to the last copy: what is brought in can't go, and nobody resolves a fault, before all
+            // is copied or write-protected.
+            let mut objects = self.vm.objects();
+            match self.bring_in_copied(state, &mut objects, missing) {
+                Ok(None) => Step::Done(state.fork_entries(child, &mut objects)),
+                Ok(Some((page, work))) => Step::Wait(Unlocked::PageIn(page, work)),
+                Err(error) => Step::Done(Err(error)),
+            }
+        })
     }
 
     /// Begins to bring in a page that a fork must copy now and that is not `missing`, if one is still to come; returns which.
-    fn bring_in_copied(&self, state: &mut MapState<P>, missing: &BTreeSet<u64>) -> Option<(u64, Work<'_>)> {
+    ///
+    /// # Errors
+    /// [`OutOfFrames`]: there is none for the page.
+    fn bring_in_copied(
+        &self,
+        state: &mut MapState<P>,
+        objects: &mut Objects<P>,
+        missing: &BTreeSet<u64>,
+    ) -> Result<Option<(u64, Work<'_>)>, OutOfFrames> {
         let MapState { entries, busy, .. } = state;
-        let mut objects = self.vm.objects();
         for (start, entry) in entries.iter() {
             let Some(window) = entry.window(start, entry.range(start)) else { continue };
             if entry.inheritance != Inheritance::Copy || entry.needs_copy || !objects.table[window.object].is_external()
@@ -103,22 +117,31 @@ impl<P: Ports> VmMap<P> {
                 let rest = window.narrowed(PageRange::new(at, end));
                 match objects.populate(self.vm.frames(), &rest, Prot::READ) {
                     (_, None) => at = end + 1,
-                    // This page can't be had; others may.
-                    (ready, Some(Obstacle::Failed(_))) => at += ready + 1,
+                    // No other could be had either.
+                    (_, Some(Obstacle::Failed(KernReturn::ResourceShortage))) => return Err(OutOfFrames),
+                    // This page can't be had, nor can those that fail with it; others may.
+                    (ready, Some(Obstacle::Failed(_))) => {
+                        let failing = window.indices_of(PageRange::new(at + ready, end));
+                        let alike = match objects.table.look(window.object, failing) {
+                            (pages, Found::Failed(_)) => pages,
+                            _ => 1,
+                        };
+                        at += ready + alike;
+                    }
                     (ready, Some(obstacle)) => {
                         if let Ok(work) = self.work(busy, obstacle) {
-                            return Some((at + ready, work));
+                            return Ok(Some((at + ready, work)));
                         }
                     }
                 }
             }
         }
-        None
+        Ok(None)
     }
 }
 
 impl<P: Ports> MapState<P> {
-    fn fork_entries(&mut self, child: &mut Self) -> Result<(), OutOfFrames> {
+    fn fork_entries(&mut self, child: &mut Self, objects: &mut Objects<P>) -> Result<(), OutOfFrames> {
         child.limits = self.limits;
         child.heap = self.heap;
         let starts: alloc::vec::Vec<u64> = self.entries.iter().map(|(start, _)| start).collect();
@@ -128,58 +151,58 @@ impl<P: Ports> MapState<P> {
                 // What another map rules over is not this one's to give.
                 _ if entry.kind == EntryKind::Submap => {}
                 Inheritance::None => {}
-                Inheritance::Share => self.share(child, start),
-                Inheritance::Copy => self.copy(child, start)?,
+                Inheritance::Share => self.share(child, objects, start),
+                Inheritance::Copy => self.copy(child, objects, start)?,
             }
         }
         Ok(())
     }
 
     /// Lets the child show the entry's very object (row D-06).
-    fn share(&mut self, child: &mut Self, start: u64) {
+    fn share(&mut self, child: &mut Self, objects: &mut Objects<P>, start: u64) {
         // A shadow that is yet to be made would be the parent's alone.
-        self.make_private(start);
-        self.ensure_object(start);
+        self.make_private_in(objects, start);
+        self.ensure_object_in(objects, start);
         let Some(entry) = self.entries.get_mut(start) else { return };
-        child.adopt(start, entry.for_child(entry.object, entry.offset, false));
+        child.adopt(objects, start, entry.for_child(entry.object, entry.offset, false));
     }
 
-    fn copy(&mut self, child: &mut Self, start: u64) -> Result<(), OutOfFrames> {
+    fn copy(&mut self, child: &mut Self, objects: &mut Objects<P>, start: u64) -> Result<(), OutOfFrames> {
         let vm = Arc::clone(&self.vm);
         let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
         let Some(object) = entry.object else {
-            child.adopt(start, entry.for_child(None, 0, false));
+            child.adopt(objects, start, entry.for_child(None, 0, false));
             return Ok(());
         };
-        let mut objects = vm.objects();
-        match entry.copying(&objects, child.space) {
+        match entry.copying(objects, child.space) {
             Copying::Eager => {
-                let copy = entry.copy_pages(&mut objects, vm.frames())?;
-                drop(objects);
-                child.adopt(start, entry.for_child(Some(copy), 0, false));
+                // Other processors write the pages meanwhile, through whichever map shows them.
+                let still = objects.hold_still(object, entry.object_range(start, entry.range(start)));
+                let copy = entry.copy_pages(objects, vm.frames());
+                objects.let_move(still);
+                child.adopt(objects, start, entry.for_child(Some(copy?), 0, false));
             }
             Copying::Lazy => {
                 entry.needs_copy = true;
                 let row = entry.for_child(Some(object), entry.offset, true);
                 let (pages, rights) = (entry.range(start), entry.prot.without(Prot::WRITE));
-                self.collect_dirty(&mut objects, pages);
+                // Marks are collected when none can be made any more: a copy takes the place of the mapping that carries them.
                 if !rights.is_none() && objects.pmap(self.space).protect(pages, rights).is_ok() {
-                    drop(objects);
+                    self.collect_dirty(objects, pages);
                 } else {
-                    self.unmap(&mut objects, pages);
-                    drop(objects);
+                    self.unmap(objects, pages);
                 }
-                child.adopt(start, row);
+                child.adopt(objects, start, row);
             }
         }
         Ok(())
     }
 
     /// Adds an entry that a parent gave.
-    fn adopt(&mut self, start: u64, entry: MapEntry) {
+    fn adopt(&mut self, objects: &mut Objects<P>, start: u64, entry: MapEntry) {
         if let Some(object) = entry.object {
             let indices = entry.object_range(start, entry.range(start));
-            self.vm.objects().table.show(object, self.space, start, indices);
+            objects.table.show(object, self.space, start, indices);
         }
         self.entries.insert(start, entry);
     }

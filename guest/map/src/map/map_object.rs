@@ -42,7 +42,7 @@ impl<P: Ports> VmMap<P> {
         if pages.is_empty() {
             return Err(KernReturn::InvalidArgument);
         }
-        let start = self.exclusive(|state| {
+        let (start, claimed) = self.exclusive(|state| {
             let start = state.place(placement, pages.len())?;
             let is_private = mode == MapMode::Private;
             let entry = MapEntry {
@@ -55,9 +55,9 @@ impl<P: Ports> VmMap<P> {
             };
             self.vm.objects().table.show(object.id(), state.space, start, pages);
             state.entries.insert(start, entry);
-            Ok(start)
+            Ok((start, state.claim_new(start)))
         })?;
-        self.wire_new(PageRange::new(start, start + pages.len())).await;
+        self.wire_new(claimed, PageRange::new(start, start + pages.len())).await;
         Ok(start << PAGE_SHIFT)
     }
 }

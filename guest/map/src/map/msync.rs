@@ -147,18 +147,20 @@ impl<P: Ports> VmMap<P> {
         }
         let flushes = flags.contains(SyncFlags::INVALIDATE);
         if flags.sends() || flushes {
+            // One hold from the look to the marks: others that sync the same objects through other maps must find these busy.
+            let mut objects = self.vm.objects();
             // Nothing is held while this waits, so calls that wait for each other's writes can't lock each other out. Begun
             // before the look: a write ends under the objects' lock alone.
             let wait = self.vm.idle().wait();
-            if state.any_busy(range, flags) {
+            if state.any_busy(&mut objects, range, flags) {
                 return Step::Wait(wait);
             }
-        }
-        if flushes {
-            state.invalidate(range);
-        }
-        if flags.sends() || flushes {
-            state.begin_returns(range, flags, &mut begun);
+            #[cfg(test)]
+            let mut objects = self.vm.unlock_if(objects, Mutant::SyncLooksUnderAnotherLock);
+            if flushes {
+                state.invalidate(&mut objects, range);
+            }
+            state.begin_returns(&mut objects, range, flags, &mut begun);
         }
         Step::Done(begun)
     }
@@ -166,13 +168,11 @@ impl<P: Ports> VmMap<P> {
 
 impl<P: Ports> MapState<P> {
     /// Tells whether something is under way that a call must wait for.
-    fn any_busy(&mut self, range: PageRange, flags: SyncFlags) -> bool {
-        let vm = Arc::clone(&self.vm);
-        let mut objects = vm.objects();
+    fn any_busy(&mut self, objects: &mut Objects<P>, range: PageRange, flags: SyncFlags) -> bool {
         let waits = !flags.contains(SyncFlags::ASYNCHRONOUS);
         if !waits {
             // What is being cleaned and was written since must be written again, and not at the same time.
-            self.collect_all_dirty(&mut objects, range);
+            self.collect_all_dirty(objects, range);
         }
         let mut busy = false;
         for (start, entry) in self.entries.meeting(range) {
@@ -196,14 +196,12 @@ impl<P: Ports> MapState<P> {
 
     /// Unmaps the unwired entries of `range`, those that touch in one go, so that a 2 MiB mapping which they share
     /// is not split.
-    fn invalidate(&mut self, range: PageRange) {
-        let vm = Arc::clone(&self.vm);
-        let mut objects = vm.objects();
+    fn invalidate(&mut self, objects: &mut Objects<P>, range: PageRange) {
         let mut rest = range;
         while let Some(unwired) = self.entries.next_where(rest, |entry| entry.wired_count == 0) {
             // Without a frame to split a 2 MiB mapping with, the pages stay mapped: the bytes are the same either
             // way, and a wired page in the same mapping must not go (row Q-04).
-            self.try_unmap(&mut objects, unwired).unwrap_or_default();
+            self.try_unmap(objects, unwired).unwrap_or_default();
             rest.start = unwired.end;
         }
     }
@@ -224,10 +222,9 @@ impl<P: Ports> MapState<P> {
     }
 
     /// Adds what is to be sent of `range` to `begun`, and marks it.
-    fn begin_returns(&mut self, range: PageRange, flags: SyncFlags, begun: &mut Begun<P>) {
+    fn begin_returns(&mut self, objects: &mut Objects<P>, range: PageRange, flags: SyncFlags, begun: &mut Begun<P>) {
         let vm = Arc::clone(&self.vm);
-        let mut objects = vm.objects();
-        self.collect_all_dirty(&mut objects, range);
+        self.collect_all_dirty(objects, range);
         let sending = Sending { dirty: flags.sends(), precious: true, flush: flags.contains(SyncFlags::INVALIDATE) };
         #[cfg(test)]
         let precious = flags.sends() || !is_planted(Mutant::PreciousIsLostByInvalidate);
@@ -251,7 +248,7 @@ impl<P: Ports> MapState<P> {
             }
             begun.has_ram = true;
             if flags.sends() {
-                collect_ram(&objects, window.object, window.indices, &mut ram, &mut begun.refused);
+                collect_ram(objects, window.object, window.indices, &mut ram, &mut begun.refused);
             }
         }
         for (object, part) in joined(parts) {
@@ -259,7 +256,7 @@ impl<P: Ports> MapState<P> {
             begun.refused = returns.as_ref().and_then(|returns| returns.refused).or(begun.refused);
             begun.outgoing.extend(returns.map(|returns| Outgoing::returning(&vm, returns)));
         }
-        ram.begin(&mut objects);
+        ram.begin(objects);
         if !ram.is_empty() {
             begun.outgoing.push(Outgoing::Ram(ram));
         }

@@ -1,5 +1,8 @@
 //! Overcoming what keeps a page from being had at once, with the map unlocked.
 
+use core::future::poll_fn;
+use core::task::Poll;
+
 use super::{MapState, VmMap};
 use crate::kern_return::KernReturn;
 use crate::objects::{Obstacle, PageIn, Pin, PinList, StoreIn, Transfer};
@@ -17,6 +20,21 @@ pub(super) enum Work<'a> {
     Idle(Wait<'a>),
     /// Has the host hold copies and puts them in place.
     Transfer(Transfer),
+    /// Lets others have the locks.
+    Turn,
+}
+
+/// Lets whoever else can go on do so first.
+async fn turn() {
+    let mut was_polled = false;
+    poll_fn(|context| {
+        if core::mem::replace(&mut was_polled, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl<P: Ports> VmMap<P> {
@@ -31,6 +49,7 @@ impl<P: Ports> VmMap<P> {
             Obstacle::StoreIn(coming) => Work::StoreIn(coming),
             Obstacle::Paging => Work::Idle(self.vm.idle().wait()),
             Obstacle::Transfer(transfer) => Work::Transfer(transfer),
+            Obstacle::Turn => Work::Turn,
             Obstacle::Failed(code) => return Err(code),
         };
         *busy += 1;
@@ -52,6 +71,10 @@ impl<P: Ports> VmMap<P> {
                 Ok(())
             }
             Work::Transfer(transfer) => self.transfer(transfer).await,
+            Work::Turn => {
+                turn().await;
+                Ok(())
+            }
         };
         #[cfg(test)]
         self.vm.planted.pause().await;

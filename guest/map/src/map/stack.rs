@@ -1,5 +1,6 @@
 //! Stacks that grow down.
 
+use super::allocate::NewEntry;
 use super::{MapState, Placement, VmMap, touched_pages};
 use crate::entry::{EntryKind, MapEntry};
 use crate::flags::LockAllFlags;
@@ -27,14 +28,14 @@ impl<P: Ports> VmMap<P> {
         if initial >= pages {
             return Err(KernReturn::InvalidArgument);
         }
-        let start = self.exclusive(|state| {
+        let (start, claimed) = self.exclusive(|state| {
             let start = state.place(placement, pages)?;
             state.entries.insert(start, MapEntry::without_pages(EntryKind::StackGap, pages - initial));
             let stack = MapEntry { kind: EntryKind::Stack, ..MapEntry::new(initial) };
             state.entries.insert(start + (pages - initial), stack);
-            Ok(start)
+            Ok((start, state.claim_new(start + (pages - initial))))
         })?;
-        self.wire_new(PageRange::new(start + (pages - initial), start + pages)).await;
+        self.wire_new(claimed, PageRange::new(start + (pages - initial), start + pages)).await;
         Ok(start << PAGE_SHIFT)
     }
 }
@@ -87,14 +88,14 @@ impl<P: Ports> MapState<P> {
             self.entries.remove(piece);
         }
         self.entries.insert(page, stack);
-        Ok(Growth::Grown(wires.then_some((grown, self.wire_future))))
+        Ok(Growth::Grown(self.claim_new(page).map(|claimed| (grown, claimed))))
     }
 }
 
 /// What became of a stack that was to grow.
 pub(super) enum Growth {
-    /// It has; what it grew by is to be wired as that says, if it does.
-    Grown(Option<(PageRange, LockAllFlags)>),
+    /// It has; what it grew by is to be wired, if it was claimed for that.
+    Grown(Option<(PageRange, NewEntry)>),
     /// Another operation holds the piece of the gap that starts with this page.
     Marked(u64),
 }

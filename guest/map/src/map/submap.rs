@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use spin::Mutex;
+use spin::mutex::Mutex;
 
 use super::deallocate::{Blocking, Delete};
 use super::{MapState, Placement, VmMap, touched_pages};

@@ -1,11 +1,12 @@
 //! The transition protocol: who marks an entry *in transition* owns it until the mark goes.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{MapState, VmMap};
 use crate::entry::{EntryKind, MapEntry, OperationId, Transition};
 use crate::kern_return::KernReturn;
-use crate::objects::{BLOCK_PAGES, ObjectId, Pager, VmObject};
+use crate::objects::{BLOCK_PAGES, ObjectId, Objects, Pager, VmObject};
 use crate::ports::Ports;
 use crate::units::PageRange;
 use crate::wait::Wait;
@@ -82,7 +83,7 @@ impl<P: Ports> VmMap<P> {
         call.cursor = call.cursor.max(start);
         let first = call.cursor;
         match state.entries.get_mut(start) {
-            Some(entry) if entry.transition.is_some() => {
+            Some(entry) if entry.transition.is_some_and(|mark| mark.owner != call.owner) => {
                 #[cfg(test)]
                 {
                     call.waited = Some(PageRange::new(first, end));
@@ -160,9 +161,14 @@ impl<P: Ports> MapState<P> {
     /// Returns the object of the entry that starts with page `start`, made now if there was none; none for an entry that can't
     /// hold pages.
     pub(super) fn ensure_object(&mut self, start: u64) -> Option<ObjectId> {
+        let vm = Arc::clone(&self.vm);
+        self.ensure_object_in(&mut vm.objects(), start)
+    }
+
+    /// As [`MapState::ensure_object`], with the objects locked.
+    pub(super) fn ensure_object_in(&mut self, objects: &mut Objects<P>, start: u64) -> Option<ObjectId> {
         let entry = self.entries.get_mut(start)?;
         if entry.object.is_none() && entry.kind.has_pages() {
-            let mut objects = self.vm.objects();
             // The entry may be the front of a longer one that was clipped before it had an object: any page may follow.
             let id = objects.table.add(VmObject::new(Pager::Ram, u64::MAX));
             let indices = entry.object_range(start, entry.range(start));
@@ -174,12 +180,19 @@ impl<P: Ports> MapState<P> {
 
     /// Gives the entry that starts with page `start` an object that only it writes (FreeBSD `vm_object_shadow`): the one it has,
     /// if nobody else sees that, or a shadow. The entry's wirings come along.
+    ///
+    /// That nobody else sees the object can't change before the map is unlocked: only who shows it can have others show it.
     pub(super) fn make_private(&mut self, start: u64) {
+        let vm = Arc::clone(&self.vm);
+        self.make_private_in(&mut vm.objects(), start);
+    }
+
+    /// As [`MapState::make_private`], with the objects locked.
+    pub(super) fn make_private_in(&mut self, objects: &mut Objects<P>, start: u64) {
         let space = self.space;
         let Some(entry) = self.entries.get_mut(start) else { return };
         let Some(old) = entry.object.filter(|_| entry.needs_copy) else { return };
         entry.needs_copy = false;
-        let mut objects = self.vm.objects();
         let table = &mut objects.table;
         if table.is_unshared(old) && !table[old].is_external() {
             return;

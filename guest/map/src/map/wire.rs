@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use super::obstacle::Work;
 use super::transition::{Claim, Claims};
 use super::{MapState, Step, VmMap};
-use crate::entry::{MapEntry, Transition};
+use crate::entry::{MapEntry, OperationId, Transition};
 use crate::flags::WireFlags;
 use crate::kern_return::KernReturn;
 use crate::objects::{Counts, Found, ObjectTable, Pin, PinList};
@@ -60,7 +60,18 @@ impl<P: Ports> VmMap<P> {
         flags: WireFlags,
         on_fault: bool,
     ) -> Result<(), KernReturn> {
-        let claims = Claims::new(self.begin(), range, flags.allows_holes());
+        self.wire_as(self.begin(), range, flags, on_fault).await
+    }
+
+    /// As [`VmMap::wire_pages`], as the call `owner`, which may hold entries of the range already.
+    pub(super) async fn wire_as(
+        &self,
+        owner: OperationId,
+        range: PageRange,
+        flags: WireFlags,
+        on_fault: bool,
+    ) -> Result<(), KernReturn> {
+        let claims = Claims::new(owner, range, flags.allows_holes());
         let mut call = Wiring { claims, flags, on_fault, rest: PageRange::new(0, 0) };
         let mut result = self.wire_entries(&mut call).await;
         if result.is_ok() {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Found, ObjectId, Objects, Obstacle, Pin, PinList, Window};
+use super::{Found, MOST_FILLED_PAGES, ObjectId, Objects, Obstacle, Pin, PinList, Window};
 use crate::ports::{Frames, OutOfFrames, Pmap, Ports};
 use crate::units::{FrameRun, PageRange};
 
@@ -37,7 +37,7 @@ impl<P: Ports> Objects<P> {
         if wired > 0 {
             return Err(Obstacle::Transfer(self.begin_transfer(frames, window.object, part)?));
         }
-        let fresh = frames.allocate(pages)?;
+        let fresh = frames.allocate(pages.min(MOST_FILLED_PAGES))?;
         let part = PageRange::new(part.start, part.start + fresh.run.pages);
         for offset in 0..fresh.run.pages {
             frames.copy(from.first + offset, fresh.run.first + offset);

@@ -119,6 +119,12 @@ impl Resident {
         self.extents.containing(index)
     }
 
+    /// As [`Resident::containing`], best where extents are single pages.
+    #[inline]
+    pub(crate) fn containing_alone(&self, index: u64) -> Option<(u64, &Extent)> {
+        self.extents.containing_near(index, index)
+    }
+
     /// Returns the resident pages that `range` (not empty) begins with, cut to it, or else how many absent pages it
     /// begins with.
     pub(crate) fn first_of(&self, range: PageRange) -> Result<Extent, u64> {

@@ -7,6 +7,8 @@ use crate::units::{FrameRun, PageRange, Prot};
 
 /// Pages in the larger of the two page sizes.
 pub(crate) const BLOCK_PAGES: u64 = 512;
+/// Most pages that are filled in one hold of the locks: every other processor may wait for them.
+pub(crate) const MOST_FILLED_PAGES: u64 = 4 * BLOCK_PAGES;
 
 /// Why a page can't be had at once.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(crate) enum Obstacle {
     Paging,
     /// Somebody has wired what is to be copied: the copy must be held by the host before it takes its place.
     Transfer(Transfer),
+    /// Nothing but that others are to have the locks in between.
+    Turn,
     /// It can't be had.
     Failed(KernReturn),
 }
@@ -38,7 +42,11 @@ impl<P: Ports> Objects<P> {
     pub(crate) fn populate(&mut self, frames: &P::Frames, window: &Window, access: Prot) -> (u64, Option<Obstacle>) {
         let write = access.contains(Prot::WRITE);
         let mut at = window.indices.start;
+        let mut filled = 0;
         while at < window.indices.end {
+            if filled >= MOST_FILLED_PAGES {
+                return (at - window.indices.start, Some(Obstacle::Turn));
+            }
             let rest = PageRange::new(at, window.indices.end);
             let (pages, found) = self.table.look(window.object, rest);
             let part = PageRange::new(at, at + pages);
@@ -50,9 +58,16 @@ impl<P: Ports> Objects<P> {
                     self.table.ask_unlock(owner, index, extent.forbidden & needed);
                     Err(Obstacle::Paging)
                 }
-                Found::Resident { extent, .. } if is_copied => self.copy_up(frames, window, part, extent.frames),
+                Found::Resident { extent, .. } if is_copied => {
+                    self.copy_up(frames, window, part, extent.frames).inspect(|copied| filled += copied)
+                }
                 Found::Resident { .. } => Ok(pages),
-                Found::Absent { root, index } => self.bring(frames, window, part, (root, index), needed),
+                Found::Absent { root, index } => {
+                    self.bring(frames, window, part, (root, index), needed).map(|(pages, is_filled)| {
+                        filled += if is_filled { pages } else { 0 };
+                        pages
+                    })
+                }
                 Found::Failed(code) => Err(Obstacle::Failed(code)),
             };
             match step {
@@ -63,7 +78,7 @@ impl<P: Ports> Objects<P> {
         (window.indices.len(), None)
     }
 
-    /// Brings absent pages in; returns how many from the start of `part` are resident then.
+    /// Brings absent pages in; returns how many from the start of `part` are resident then, and whether they had to be filled.
     fn bring(
         &mut self,
         frames: &P::Frames,
@@ -71,13 +86,14 @@ impl<P: Ports> Objects<P> {
         part: PageRange,
         (root, index): (ObjectId, u64),
         access: Prot,
-    ) -> Result<u64, Obstacle> {
+    ) -> Result<(u64, bool), Obstacle> {
         match self.table[root].pager {
             Pager::Ram if window.is_large => self.fill_blocks(frames, window, part),
             Pager::Ram => {
-                let fresh = frames.allocate(next_request(window.page_of(part.start), part.len()))?;
+                let pages = next_request(window.page_of(part.start), part.len()).min(MOST_FILLED_PAGES);
+                let fresh = frames.allocate(pages)?;
                 self.table[window.object].resident.insert(part.start, fresh.run, fresh.dirty);
-                Ok(fresh.run.pages)
+                Ok((fresh.run.pages, fresh.dirty))
             }
             Pager::File(_) => {
                 let page_in = self.table.begin_page_in(root, index);
@@ -95,11 +111,11 @@ impl<P: Ports> Objects<P> {
     }
 
     /// Gives the whole 2 MiB blocks that `part` of the window's object lies in, all of them absent, zero frames that are as
-    /// aligned: as many blocks as there are in one run. Returns how many pages are resident from the start of `part` on.
-    fn fill_blocks(&mut self, frames: &P::Frames, window: &Window, part: PageRange) -> Result<u64, Obstacle> {
+    /// aligned: as many blocks as there are in one run. Returns what [`Objects::bring`] does.
+    fn fill_blocks(&mut self, frames: &P::Frames, window: &Window, part: PageRange) -> Result<(u64, bool), Obstacle> {
         let ahead = window.page_of(part.start) % BLOCK_PAGES;
         let first = part.start - ahead;
-        let fresh = frames.allocate((ahead + part.len()).next_multiple_of(BLOCK_PAGES))?;
+        let fresh = frames.allocate((ahead + part.len()).next_multiple_of(BLOCK_PAGES).min(MOST_FILLED_PAGES))?;
         let whole = FrameRun::new(fresh.run.first, fresh.run.pages - fresh.run.pages % BLOCK_PAGES);
         if whole.pages == 0 || !whole.first.is_multiple_of(BLOCK_PAGES) {
             frames.free(fresh.run);
@@ -107,7 +123,7 @@ impl<P: Ports> Objects<P> {
         }
         frames.free(FrameRun::new(whole.end(), fresh.run.pages - whole.pages));
         self.table[window.object].resident.insert(first, whole, fresh.dirty);
-        Ok((first + whole.pages).min(part.end) - part.start)
+        Ok(((first + whole.pages).min(part.end) - part.start, fresh.dirty))
     }
 }
 

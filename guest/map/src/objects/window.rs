@@ -119,7 +119,8 @@ impl<P: Ports> Objects<P> {
     /// collected, for an entered page starts clean.
     ///
     /// # Errors
-    /// [`OutOfFrames`] when no frame is left for a table; some of the pages may be mapped then.
+    /// [`OutOfFrames`] when no frame is left for a table; pages from the front on may be mapped then, the others are as they
+    /// were.
     pub(crate) fn enter(&mut self, space: SpaceId, window: &Window) -> Result<(), OutOfFrames> {
         let (table, pmap) = self.split(space);
         table

@@ -34,17 +34,16 @@ impl<P: Ports> Objects<P> {
     /// Unmaps page `index` of the object from one view, if it is shown and mapped to `frame` there.
     fn unmap_frame(&mut self, id: ObjectId, view: &View, index: u64, frame: u64) {
         let page = index.wrapping_add(view.distance);
-        let (table, pmap) = self.split(view.space);
-        if !view.shows(PageRange::new(index, index + 1))
-            || pmap.translate(page).is_none_or(|(mapped, _)| mapped != frame)
-        {
-            return;
+        let is_mapped = self.pmap(view.space).translate(page).is_some_and(|(mapped, _)| mapped == frame);
+        if is_mapped && view.shows(PageRange::new(index, index + 1)) {
+            self.unmap_page(id, view, page);
         }
-        let mut note = |dirty: PageRange| {
-            let indices =
-                PageRange::new(dirty.start.wrapping_sub(view.distance), dirty.end.wrapping_sub(view.distance));
-            table.mark_dirty(id, indices);
-        };
+    }
+
+    /// Unmaps `page`, which shows a page of the object through that view.
+    pub(super) fn unmap_page(&mut self, id: ObjectId, view: &View, page: u64) {
+        let (table, pmap) = self.split(view.space);
+        let mut note = |dirty: PageRange| table.mark_dirty(id, view.indices_of(dirty));
         if pmap.remove(PageRange::new(page, page + 1), &mut note).is_err() {
             self.unmap_block(id, view, page);
         }

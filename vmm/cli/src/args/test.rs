@@ -1,4 +1,4 @@
-use super::{ArgsError, Bench, BenchArgs, Cli, Command, On, ScriptSource, parse};
+use super::{ArgsError, Bench, BenchArgs, Cli, Command, On, ScriptSource, Work, parse};
 use clap::CommandFactory;
 use std::io::Write;
 
@@ -22,12 +22,13 @@ fn definition_of_the_command_line_holds_together() {
 fn run_takes_every_option() {
     let command = line(
         "run --kernel k --script s --memory size=64M,file=f,durability=shared --wire-quota 8M --timeout 2.5 \
-         --on-storage-error latch --on kvm --store d --store-quota 2M -vv",
+         --on-storage-error latch --on kvm --store d --store-quota 2M --cpus 16 -vv",
     );
     let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
     assert_eq!(args.output.verbose, 2);
-    let (options, source) = args.resolve().expect("valid");
-    assert_eq!(source, ScriptSource::File("s".into()));
+    let (options, work) = args.resolve().expect("valid");
+    assert_eq!(work, Work::Script(ScriptSource::File("s".into())));
+    assert_eq!(options.vcpus, Some(16));
     assert_eq!(options.wire_quota_bytes, Some(8 << 20));
     assert_eq!(options.memory.file, Some("f".into()));
     assert_eq!(options.store.map(|store| (store.folder, store.quota_bytes)), Some(("d".into(), 2 << 20)));
@@ -39,13 +40,50 @@ fn script_of_run_comes_from_the_line_then_the_file_then_the_demo() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(b"script = '-'").expect("written");
     let source = |text: &str| match line(text) {
-        Ok(Command::Run(args)) => args.resolve().expect("valid").1,
+        Ok(Command::Run(args)) => match args.resolve().expect("valid").1 {
+            Work::Script(source) => source,
+            Work::Programs(programs) => panic!("{programs:?}"),
+        },
         other => panic!("{other:?}"),
     };
     let config = format!("run --config {}", file.path().display());
     assert_eq!(source("run"), ScriptSource::Demo);
     assert_eq!(source(&config), ScriptSource::Stdin);
     assert_eq!(source(&format!("{config} --script x")), ScriptSource::File("x".into()));
+}
+
+#[test]
+fn programs_of_run_come_from_the_line_then_the_file() {
+    let config = |text: &str| {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        file
+    };
+    let work = |text: &str| match line(text) {
+        Ok(Command::Run(args)) => args.resolve().map(|(_, work)| work).map_err(|error| error.to_string()),
+        other => panic!("{other:?}"),
+    };
+    let programs = |names: &[&str]| {
+        Ok(Work::Programs(names.iter().map(|name| name.parse().expect("a program")).collect::<Vec<_>>()))
+    };
+    assert_eq!(work("run --program kv,1000 --program ./a.elf"), programs(&["kv,1000", "./a.elf"]));
+    let file = config("programs = ['hello,you', 'hog']");
+    let with_file = format!("run --config {}", file.path().display());
+    assert_eq!(work(&with_file), programs(&["hello,you", "hog"]));
+    assert_eq!(work(&format!("{with_file} --program kv")), programs(&["kv"]));
+    assert_eq!(work(&format!("{with_file} --script s")), Ok(Work::Script(ScriptSource::File("s".into()))));
+    let both = config("programs = ['hog']\nscript = 's'");
+    let with_both = format!("run --config {}", both.path().display());
+    assert!(work(&with_both).is_err_and(|error| error.starts_with("a script and programs can't be run together")));
+    assert_eq!(work(&format!("{with_both} --program kv")), programs(&["kv"]));
+    assert!(work("run --on fake --program kv").is_err_and(|error| error.starts_with("--on fake has no ring 3")));
+    assert_eq!(work("run --on hosted --script s"), Ok(Work::Script(ScriptSource::File("s".into()))));
+    let many = "run".to_owned() + &" --program hello".repeat(257);
+    assert!(work(&many).is_err_and(|error| error == "257 programs are more than the 256 that a guest takes"));
+    assert!(wrong("run --program kv --script s").contains("cannot be used with"));
+    assert!(wrong("run --program hallo").contains("there is no built-in program 'hallo': there are calls, counter"));
+    assert!(wrong("script s --program kv").contains("unexpected argument '--program'"));
+    assert!(wrong("run --cpus two").contains("invalid digit"));
 }
 
 #[test]
@@ -75,7 +113,8 @@ fn other_commands_take_theirs() {
         matches!(&ramfile, Ok(Command::Ramfile(args)) if (args.page, args.count, args.output.json) == (Some(3), 2, true)),
         "{ramfile:?}"
     );
-    let bench = line("bench boot --json");
+    assert!(matches!(line("programs --json"), Ok(Command::Programs(args)) if args.output.json));
+    let bench = line("bench boot --json --cpus 2");
     assert!(matches!(bench, Ok(Command::Bench(BenchArgs { what: Bench::Boot(_) }))), "{bench:?}");
 }
 

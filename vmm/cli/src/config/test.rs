@@ -71,6 +71,23 @@ fn quota_and_timeout_are_checked() {
 }
 
 #[test]
+fn processors_are_1_to_16_and_only_where_there_is_a_machine() {
+    let check = |on, cpus| {
+        let config = Config { on: Some(on), cpus: Some(cpus), ..Config::default() };
+        config.check().map(|options| options.vcpus).map_err(|error| error.to_string())
+    };
+    assert_eq!((check(On::Kvm, 1), check(On::All, 16)), (Ok(Some(1)), Ok(Some(16))));
+    for cpus in [0, 17, u64::MAX] {
+        assert_eq!(check(On::Kvm, cpus), Err(format!("a guest has 1 to 16 processors; {cpus} is not possible")));
+    }
+    assert_eq!(check(On::Hosted, 2), Err("--on hosted has no processors of its own; leave cpus out".into()));
+    assert_eq!(read("cpus = 4").map(|config| config.cpus), Ok(Some(4)));
+    assert!(read("cpus = -1").expect_err("negative").contains("line 1: invalid value"), "{:?}", read("cpus = -1"));
+    let program = read("\nprograms = ['hallo']").expect_err("unknown");
+    assert!(program.contains("line 2: there is no built-in program 'hallo'"), "{program}");
+}
+
+#[test]
 fn store_quota_is_checked_and_needs_a_folder() {
     let check = |store: Option<&str>, quota: Option<u64>| {
         let config = Config { store: store.map(Into::into), store_quota: quota.map(Size), ..Config::default() };

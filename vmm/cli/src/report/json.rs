@@ -37,12 +37,14 @@ pub(super) struct RunDocument<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct MachineDocument<'a> {
+pub(super) struct MachineDocument<'a> {
     /// `kvm`, `hosted` or `fake`: what the script was carried out on.
     host: HostKind,
     /// The KVM; null where there was none in it.
     kvm: Option<&'a str>,
     kernel: &'a str,
+    /// How many vCPUs the guest has; null where there are none.
+    vcpus: Option<u32>,
     ram_bytes: u64,
     /// Path of the RAM file; null when it has no name.
     ram_file: Option<&'a Path>,
@@ -124,7 +126,7 @@ impl ErrorDocument {
     }
 }
 
-fn nanoseconds(elapsed: std::time::Duration) -> u64 {
+pub(super) fn nanoseconds(elapsed: std::time::Duration) -> u64 {
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -134,6 +136,7 @@ impl<'a> From<&'a MachineReport> for MachineDocument<'a> {
             host: machine.host,
             kvm: machine.kvm.as_deref(),
             kernel: &machine.kernel,
+            vcpus: machine.vcpus,
             ram_bytes: machine.ram_bytes,
             ram_file: machine.ram_file.as_deref(),
             ram_place: &machine.ram_place,
@@ -223,6 +226,7 @@ mod test {
             "host": "kvm",
             "kvm": "API 12",
             "kernel": "built in",
+            "vcpus": 1,
             "ram_bytes": 67108864,
             "ram_file": null,
             "ram_place": "a temporary file in /var/tmp (ext4)",

@@ -3,6 +3,7 @@
 mod all;
 mod bench;
 mod json;
+mod programs;
 mod ramfile;
 mod table;
 mod text;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use self::all::AllReport;
 pub use self::bench::{BenchReport, Measurement};
 pub use self::json::{ErrorDocument, document, pretty};
+pub use self::programs::{ProgramReport, ProgramsReport, built_in_document, built_in_text};
 pub use self::ramfile::{PageReport, RamFileReport};
 pub use self::text::text;
 
@@ -38,6 +40,8 @@ pub struct MachineReport {
     pub kvm: Option<String>,
     /// The guest image, such as `built in`.
     pub kernel: String,
+    /// How many vCPUs it has; none where there are none.
+    pub vcpus: Option<u32>,
     /// RAM size in bytes.
     pub ram_bytes: u64,
     /// Where RAM is, for people, such as `a temporary file in /var/tmp (ext4)` or `guest.ram (xfs)`.
@@ -93,7 +97,7 @@ impl RunReport {
         let Run { steps, end } = run;
         let failed = |exit, error: String| Ending { exit, error: Some(error), guest_code: None, stopped: false };
         let ending = match end {
-            End::Completed => Ending { exit: ExitCode::Ok, error: None, guest_code: None, stopped: false },
+            End::Completed => Ending::of(None),
             End::Exited(0) => Ending { exit: ExitCode::Ok, error: None, guest_code: Some(0), stopped: false },
             End::Exited(code) => Ending {
                 guest_code: Some(code),
@@ -106,12 +110,24 @@ impl RunReport {
         };
         Self { machine, script: script.to_owned(), steps, ending }
     }
+}
 
-    /// Notes an error that came after the script, unless the run has failed already.
+impl Ending {
+    /// Returns the ending of what an error has ended, or nothing.
+    #[must_use]
+    pub fn of(error: Option<CommandError>) -> Self {
+        let mut ending = Self { exit: ExitCode::Ok, error: None, guest_code: None, stopped: error.is_some() };
+        if let Some(error) = error {
+            ending.ended_by(&error);
+        }
+        ending
+    }
+
+    /// Notes an error that came after the work was done, unless the run has failed already.
     pub fn ended_by(&mut self, error: &CommandError) {
-        if self.ending.exit == ExitCode::Ok {
-            self.ending.exit = error.exit;
-            self.ending.error = Some(error.to_string());
+        if self.exit == ExitCode::Ok {
+            self.exit = error.exit;
+            self.error = Some(error.to_string());
         }
     }
 }
@@ -139,6 +155,7 @@ mod test {
             host: HostKind::Kvm,
             kvm: Some("API 12".into()),
             kernel: "built in".into(),
+            vcpus: Some(1),
             ram_bytes: 64 << 20,
             ram_place: "a temporary file in /var/tmp (ext4)".into(),
             ram_file: None,
@@ -209,10 +226,10 @@ mod test {
     fn error_after_the_script_counts_only_if_it_is_the_first() {
         let error = CommandError::new(ExitCode::Storage, "storage failed");
         let mut report = report(End::Completed);
-        report.ended_by(&error);
+        report.ending.ended_by(&error);
         assert_eq!((report.ending.exit, report.ending.error.as_deref()), (ExitCode::Storage, Some("storage failed")));
         let later = CommandError::new(ExitCode::RamFile, "another");
-        report.ended_by(&later);
+        report.ending.ended_by(&later);
         assert_eq!(report.ending.exit, ExitCode::Storage);
     }
 }

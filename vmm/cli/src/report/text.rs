@@ -21,7 +21,7 @@ pub fn text(report: &RunReport) -> String {
     text
 }
 
-fn header(machine: &MachineReport) -> String {
+pub(super) fn header(machine: &MachineReport) -> String {
     let boot = match machine.boot_instructions {
         Some(instructions) => format!("{} instructions, {}", grouped(instructions), duration(machine.boot_time)),
         None => duration(machine.boot_time),
@@ -42,7 +42,9 @@ fn header(machine: &MachineReport) -> String {
         .store
         .as_ref()
         .map(|store| ("stores", format!("{}, up to {}", store.folder.display(), Bytes(store.quota_bytes))));
-    for (name, value) in rows.into_iter().chain(stores) {
+    // One goes without saying.
+    let vcpus = machine.vcpus.filter(|vcpus| *vcpus > 1).map(|vcpus| ("vCPUs", vcpus.to_string()));
+    for (name, value) in rows.into_iter().chain(vcpus).chain(stores) {
         writeln!(text, "  {name:<10}  {value}").unwrap_or_default();
     }
     for note in &machine.notes {

@@ -3,6 +3,8 @@
 mod manage;
 mod value;
 
+use std::collections::HashSet;
+
 use wirevm_abi::StoreName;
 use wirevm_agent::{Crash, ObjectKind, Pattern};
 use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
@@ -10,12 +12,27 @@ use wirevm_map::{Advice, Inheritance, MapMode, PagerFault, Prot};
 pub use self::manage::{Backing, Managing, RETURNS};
 pub use self::value::{Expectation, FlagWord, Flags, PageState, PageValue, Span, Value};
 use super::target::{HostFault, StorageFault};
+use crate::program::Wanted;
 
 /// A script whose every line makes sense.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
     /// The statements, in order.
     pub statements: Vec<Statement>,
+}
+
+impl Script {
+    /// Returns the programs that the script starts, each once, in the order of their first lines: the entries of the archive that its
+    /// guest is given.
+    #[must_use]
+    pub fn programs(&self) -> Vec<Wanted> {
+        let mut known = HashSet::new();
+        let wanted = self.statements.iter().filter_map(|statement| match &statement.operation {
+            Operation::Program { wanted, .. } => Some(wanted),
+            _ => None,
+        });
+        wanted.filter(|wanted| known.insert(*wanted)).cloned().collect()
+    }
 }
 
 /// One operation and what is expected of it.
@@ -108,6 +125,17 @@ pub enum Operation {
         /// What.
         managing: Managing,
     },
+    /// Starts a program in a task of its own, and waits for its end.
+    Program {
+        /// The task's name.
+        name: String,
+        /// The program.
+        wanted: Wanted,
+    },
+    /// Ends a task's program.
+    KillProgram(String),
+    /// Shows what a task's program has printed.
+    Output(String),
     /// Ends a task.
     EndTask(String),
     /// Sets a limit.
@@ -342,6 +370,8 @@ pub struct Range {
 /// A range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
+    /// All of the task's map.
+    All,
     /// All of what a name names.
     Whole(String),
     /// Pages of what a name names: from `start` to before `end`, which may be lower or beyond.

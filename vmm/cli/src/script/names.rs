@@ -42,6 +42,8 @@ enum Role {
     Plain,
     /// A manager of memory objects.
     Manager,
+    /// A program runs in it, or did.
+    Program,
 }
 
 /// What is behind a memory object.
@@ -124,6 +126,25 @@ impl Names {
     /// Tells whether the name is one of a task, alive or not.
     pub(super) fn is_task(&self, name: &str) -> bool {
         name == "main" || matches!(self.things.get(name), Some(Thing::Task { .. }))
+    }
+
+    /// Tells whether the name is one of a program's task.
+    pub(super) fn is_program(&self, name: &str) -> bool {
+        matches!(self.things.get(name), Some(Thing::Task { role: Role::Program, .. }))
+    }
+
+    /// Looks for the program's task of that name.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn program(&self, name: &str) -> Result<(), String> {
+        match self.things.get(name) {
+            Some(Thing::Task { role: Role::Program, .. }) => self.task(name).map(|_| ()),
+            None if !self.is_taken(&None, name) => {
+                Err(format!("there is no program '{name}': 'program {name} kv 1000' starts one"))
+            }
+            _ => Err(format!("'{name}' is no program")),
+        }
     }
 
     /// Returns the task of that name.
@@ -243,7 +264,10 @@ impl Names {
             self.define(&task, name, defined.kind, awaits, statement);
         }
         let Some(thread) = thread else { return };
-        let makes = defined.name.map(|(task, name)| (task.map(str::to_owned), name.to_owned()));
+        // A program's task is there while the thread waits for its end.
+        let is_program = matches!(statement, Some(Statement { operation: Operation::Program { .. }, .. }));
+        let makes = defined.name.filter(|_| !is_program);
+        let makes = makes.map(|(task, name)| (task.map(str::to_owned), name.to_owned()));
         let operation = statement.map(|statement| statement.operation.clone());
         if operation.is_some() {
             let column = text.chars().take_while(|c| c.is_whitespace()).count() + 1;
@@ -281,9 +305,13 @@ impl Names {
                     Some(Operation::Fork(Some(parent))) => self.scope(parent),
                     _ => None,
                 };
+                let role = match statement.map(|statement| &statement.operation) {
+                    Some(Operation::NewManager(_)) => Role::Manager,
+                    Some(Operation::Program { .. }) => Role::Program,
+                    _ => Role::Plain,
+                };
+                let awaits = awaits.filter(|_| role != Role::Program);
                 let state = awaits.map_or(TaskState::Lives, TaskState::Awaits);
-                let is_manager = matches!(statement, Some(Statement { operation: Operation::NewManager(_), .. }));
-                let role = if is_manager { Role::Manager } else { Role::Plain };
                 Thing::Task { scope: self.memory.add(parent), state, role }
             }
         };
@@ -313,9 +341,10 @@ impl Statement {
     /// expects that nothing is made.
     fn defines_its_name(&self) -> bool {
         match &self.operation {
-            Operation::NewBackedObject { .. } | Operation::NewManager(_) | Operation::Submap { .. } => {
-                !self.expected.as_ref().is_some_and(may_lack_value)
-            }
+            Operation::NewBackedObject { .. }
+            | Operation::NewManager(_)
+            | Operation::Submap { .. }
+            | Operation::Program { .. } => !self.expected.as_ref().is_some_and(may_lack_value),
             _ => true,
         }
     }
@@ -323,7 +352,10 @@ impl Statement {
 
 /// Tells whether what is expected of an operation includes that nothing is made.
 pub(super) fn may_lack_value(expected: &Expectation) -> bool {
-    let gives_one = |value: &Value| matches!(value, Value::Number(_) | Value::Code(KernReturn::Success));
+    let gives_one = |value: &Value| {
+        let is_end = matches!(value, Value::Exit(_) | Value::Fault(_) | Value::Killed);
+        is_end || matches!(value, Value::Number(_) | Value::Code(KernReturn::Success))
+    };
     !gives_one(&expected.value) || expected.otherwise.as_ref().is_some_and(|value| !gives_one(value))
 }
 

@@ -2,11 +2,15 @@
 
 use std::fmt;
 
+use wirevm_agent::ProgramEnd;
 use wirevm_map::{Errno, KernReturn};
 
 use super::ast::{PageState, PageValue, Span, Value};
-use super::print::joined;
+use super::print::{Quoted, joined};
 use super::sample::{Pages, Sample};
+
+/// Most bytes of text that a result shows; of more, the last.
+const MAX_SHOWN_BYTES: usize = 1000;
 
 /// What an operation came to.
 pub(super) enum Outcome {
@@ -37,6 +41,12 @@ pub(super) enum Outcome {
     States(Vec<PageState>),
     /// What a manager was asked: words with blanks between them.
     Messages(String),
+    /// How a program ended.
+    Program(ProgramEnd),
+    /// Why a program was not started.
+    NotStarted(String),
+    /// What a program has printed.
+    Printed(String),
     /// A broken invariant of the VM system.
     Violation(String),
     /// More pages than one operation shows.
@@ -65,6 +75,13 @@ impl Outcome {
             (Value::Pattern(_), Self::Bytes(sample)) => sample.length() > 0 && sample.difference().is_none(),
             (Value::Layout(spans), Self::Layout(got)) => spans == got,
             (Value::Pages(expected), Self::Pages(got)) => pages_meet(expected, got),
+            (Value::Exit(code), Self::Program(ProgramEnd::Exited(got))) => code == got,
+            (Value::Fault(part), Self::Program(ProgramEnd::Faulted(text))) => {
+                part.as_ref().is_none_or(|part| text.contains(part))
+            }
+            (Value::Killed, Self::Program(ProgramEnd::Killed)) => true,
+            (Value::Text(part), Self::Printed(text)) => text.contains(part),
+            (Value::None, Self::Printed(text)) => text.is_empty(),
             _ => false,
         }
     }
@@ -73,7 +90,9 @@ impl Outcome {
     const fn is_success(&self) -> bool {
         !matches!(
             self,
-            Self::Code(_)
+            Self::Program(ProgramEnd::Faulted(_) | ProgramEnd::Killed | ProgramEnd::Exited(1..))
+                | Self::NotStarted(_)
+                | Self::Code(_)
                 | Self::Errno(_)
                 | Self::Blocked
                 | Self::Mismatch { .. }
@@ -95,6 +114,12 @@ impl Outcome {
             _ => self.to_string(),
         }
     }
+}
+
+/// Returns the end of a text, as much as a result shows.
+fn shown(text: &str) -> &str {
+    let start = text.len().saturating_sub(MAX_SHOWN_BYTES);
+    text.get(text.ceil_char_boundary(start)..).unwrap_or(text)
 }
 
 fn pages_meet(expected: &[PageValue], got: &Pages) -> bool {
@@ -136,6 +161,12 @@ impl fmt::Display for Outcome {
             Self::States(states) => joined(f, states),
             Self::Messages(text) if text.is_empty() => f.write_str("none"),
             Self::Messages(text) => f.write_str(text),
+            Self::Program(ProgramEnd::Exited(code)) => write!(f, "exit {code}"),
+            Self::Program(ProgramEnd::Faulted(text)) => write!(f, "fault {}", Quoted(shown(text))),
+            Self::Program(ProgramEnd::Killed) => f.write_str("killed"),
+            Self::NotStarted(reason) => write!(f, "not started ({reason})"),
+            Self::Printed(text) if text.is_empty() => f.write_str("none"),
+            Self::Printed(text) => write!(f, "{}", Quoted(shown(text))),
             Self::Violation(reason) => write!(f, "VIOLATION ({reason})"),
             Self::TooMany(most) => write!(f, "more than {most} pages"),
             Self::Exit(code) => write!(f, "exit {code}"),

@@ -11,6 +11,9 @@ use super::ast::{
 };
 
 mod manage;
+mod program;
+
+pub(super) use self::program::Quoted;
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,6 +84,9 @@ impl fmt::Display for Operation {
                 write_task(f, task, at.as_ref())
             }
             Self::NewManager(name) => write!(f, "manager {name} task"),
+            Self::Program { name, wanted } => write!(f, "program {name} {}", program::Command(wanted)),
+            Self::KillProgram(task) => write!(f, "kill {task}"),
+            Self::Output(task) => write!(f, "output {task}"),
             Self::Manage { manager, managing } => write!(f, "{manager} {managing}"),
             Self::EndTask(task) => write!(f, "end {task}"),
             Self::Limit(Limit::Memlock(task, pages)) => write!(f, "limit memlock{} {pages} pages", Behind(task)),
@@ -243,6 +249,7 @@ impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { task, place } = self;
         let names = match place {
+            Place::All => return f.write_str(task.as_deref().unwrap_or("main")),
             Place::Whole(_) | Place::Pages { .. } => true,
             Place::Length(start, _) => start.name.is_some(),
             Place::Bounds(start, end) => start.name.is_some() || end.name.is_some(),
@@ -252,6 +259,7 @@ impl fmt::Display for Range {
             write!(f, "{task}.")?;
         }
         match place {
+            Place::All => Ok(()),
             Place::Whole(name) => write!(f, "{}", Within(task, name)),
             Place::Pages { name, start, end } => write!(f, "{}[{start},{end})", Within(task, name)),
             Place::Length(address, bytes) => write!(f, "@{}+{bytes:#x}", Within(task, address)),
@@ -276,6 +284,11 @@ impl fmt::Display for Value {
             Self::Pages(pages) => joined(f, pages),
             Self::States(states) => joined(f, states),
             Self::Messages(words) => joined(f, words),
+            Self::Exit(code) => write!(f, "exit {code}"),
+            Self::Fault(None) => f.write_str("fault"),
+            Self::Fault(Some(part)) => write!(f, "fault {}", Quoted(part)),
+            Self::Killed => f.write_str("killed"),
+            Self::Text(part) => write!(f, "{}", Quoted(part)),
         }
     }
 }

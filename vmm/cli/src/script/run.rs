@@ -62,7 +62,7 @@ pub struct Run {
 ///
 /// `durable` tells whether guest RAM is on stable storage, so that sync is offered.
 pub fn run(script: &Script, target: &mut dyn Target, durable: bool) -> Run {
-    let mut runner = Runner::new(target, durable);
+    let mut runner = Runner::new(script, target, durable);
     let mut steps = Vec::new();
     for statement in &script.statements {
         let step = match runner.step(statement) {

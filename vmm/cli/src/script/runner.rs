@@ -3,6 +3,7 @@
 mod ask;
 mod command;
 mod make;
+mod program;
 mod threads;
 mod truth;
 
@@ -12,6 +13,7 @@ use std::time::Instant;
 use wirevm_agent::{Command, MAIN_TASK, Reply, Request};
 use wirevm_map::{KernReturn, PageRange};
 
+use super::Script;
 use super::ast::{Backing, Expectation, Managing, Operation, Question, Statement, Task, Value};
 use super::frames;
 use super::outcome::Outcome;
@@ -19,6 +21,7 @@ use super::run::StepReport;
 use super::scopes::{MAIN, Scopes};
 use super::target::{Target, TargetError, WitnessQuery};
 use crate::exit_code::ExitCode;
+use crate::program::Wanted;
 
 /// Error of carrying out an operation that the guest or the host answered in a way that makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,8 @@ pub(super) struct Runner<'t, 's> {
     /// Start and size, in bytes, of what each name names.
     memory: Scopes<(u64, u64)>,
     tasks: HashMap<&'s str, TaskNumber>,
+    /// The archive's entries of the programs.
+    programs: Vec<Wanted>,
     objects: HashMap<&'s str, Object>,
     threads: HashMap<&'s str, Started<'s>>,
     last_thread: u64,
@@ -132,12 +137,14 @@ fn unbound(name: &str) -> TargetError {
 }
 
 impl<'t, 's> Runner<'t, 's> {
-    pub(super) fn new(target: &'t mut dyn Target, durable: bool) -> Self {
+    /// Returns a runner for the statements of a script.
+    pub(super) fn new(script: &'s Script, target: &'t mut dyn Target, durable: bool) -> Self {
         Self {
             target,
             durable,
             memory: Scopes::new(),
             tasks: HashMap::new(),
+            programs: script.programs(),
             objects: HashMap::new(),
             threads: HashMap::new(),
             last_thread: 0,
@@ -254,6 +261,8 @@ impl<'t, 's> Runner<'t, 's> {
             Operation::NewBackedObject { name, backing: Backing::Manager(manager), pages } => {
                 self.new_managed_object(name, manager, *pages)
             }
+            Operation::Program { name, wanted } => self.run_program(name, wanted, statement),
+            Operation::Output(task) => self.printed(task),
             Operation::Thread { thread, has_ended } => self.look_at(thread, *has_ended),
             Operation::Join(thread) => self.join(thread),
             Operation::Exit(code) => {
@@ -295,6 +304,7 @@ impl<'t, 's> Runner<'t, 's> {
                 Reply::Number(number),
             ) => Outcome::Number(number),
             (Operation::Manage { managing: Managing::Messages, .. }, Reply::Text(text)) => Outcome::Messages(text),
+            (Operation::Program { .. }, Reply::Program(end)) => Outcome::Program(end),
             // These say what they made, or how much there is.
             (
                 Operation::Allocate(_)

@@ -150,6 +150,15 @@ pub trait Target {
     /// [`TargetError`] when the host can't be asked.
     fn witness(&mut self, query: WitnessQuery) -> Result<WitnessAnswer, TargetError>;
 
+    /// Returns what the program of a task has printed so far, as text; of much output, the beginning.
+    ///
+    /// # Errors
+    /// [`TargetError`] where there are no programs.
+    fn output(&mut self, task: u64) -> Result<String, TargetError> {
+        let _ = task;
+        Err(TargetError::new(crate::exit_code::ExitCode::Failure, "this host runs no programs"))
+    }
+
     /// Orders a failure of the host, once. An order replaces one that has not come to pass.
     ///
     /// # Errors

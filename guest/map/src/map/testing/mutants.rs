@@ -26,31 +26,31 @@ macro_rules! mutants {
 
 mutants! {
     e_02_failed_return_that_becomes_clean_is_found: FailedReturnMakesClean
-        by managers::k_07_e_01_and_e_02_completion_carries_a_status_and_a_failure_leaves_everything_dirty,
+        by managers::synchronized::k_07_e_01_and_e_02_completion_carries_a_status_and_a_failure_leaves_everything_dirty,
     d_b_failed_return_to_a_store_that_becomes_clean_is_found: FailedReturnMakesClean
         by stores::d_b_failed_return_or_synchronization_is_a_failure_and_a_retry_makes_good,
     z_01_write_that_makes_clean_what_it_missed_is_found: WriteMakesCleanWhatItMissed
-        by managers::z_01_page_written_during_its_write_stays_dirty_and_resident_under_invalidate,
+        by managers::returned::z_01_page_written_during_its_write_stays_dirty_and_resident_under_invalidate,
     e_02_flush_that_drops_what_failed_is_found: FlushDropsWhatFailed
-        by managers::k_07_e_01_and_e_02_completion_carries_a_status_and_a_failure_leaves_everything_dirty,
+        by managers::synchronized::k_07_e_01_and_e_02_completion_carries_a_status_and_a_failure_leaves_everything_dirty,
     d_b_flush_that_drops_what_a_store_refused_is_found: FlushDropsWhatFailed
         by stores::d_b_failed_return_or_synchronization_is_a_failure_and_a_retry_makes_good,
     q_04_flush_that_drops_wired_pages_is_found: FlushDropsWired
-        by managers::q_04_wired_pages_are_returned_and_never_dropped,
+        by managers::returned::q_04_wired_pages_are_returned_and_never_dropped,
     m_04_invalidate_that_loses_precious_pages_is_found: PreciousIsLostByInvalidate
-        by managers::m_04_and_d_a_invalidate_alone_returns_precious_pages_and_loses_dirty_ones,
+        by managers::returned::m_04_and_d_a_invalidate_alone_returns_precious_pages_and_loses_dirty_ones,
     k_06_completion_that_need_not_match_is_found: CompletionNeedNotMatch
-        by managers::k_06_completion_that_matches_no_request_exactly_is_refused_and_wakes_nobody,
+        by managers::synchronized::k_06_completion_that_matches_no_request_exactly_is_refused_and_wakes_nobody,
     k_03_synchronizations_that_overlap_are_found: SynchronizationsOverlap
-        by managers::k_03_disjoint_parts_are_synchronized_in_parallel_and_overlapping_ones_one_after_the_other,
+        by managers::synchronized::k_03_disjoint_parts_are_synchronized_in_parallel_and_overlapping_ones_one_after_the_other,
     k_03_synchronization_that_is_over_before_it_shows_is_found: SynchronizationIsOverBeforeItShows
         by owed::k_03_synchronization_waits_until_the_failure_of_the_one_before_shows,
     k_08_death_that_forgets_waiters_is_found: DeathForgetsWaiters
-        by managers::k_08_death_of_the_manager_wakes_everybody_with_an_error,
+        by managers::synchronized::k_08_death_of_the_manager_wakes_everybody_with_an_error,
     o_03_supply_that_is_taken_unasked_is_found: SupplyIsTakenUnasked
-        by managers::o_03_supply_of_what_was_not_asked_for_is_refused_whole,
+        by managers::asked::o_03_supply_of_what_was_not_asked_for_is_refused_whole,
     o_10_end_that_returns_nothing_is_found: EndReturnsNothing
-        by managers::o_10_last_use_returns_what_is_owed_and_then_terminates,
+        by managers::returned::o_10_last_use_returns_what_is_owed_and_then_terminates,
     o_10_end_that_returns_nothing_to_a_store_is_found: EndReturnsNothing
         by stores::o_10_end_of_the_object_returns_what_it_owes_and_closes_the_store,
     m_02_asynchronous_call_that_begins_nothing_is_found: AsynchronousBeginsNothing

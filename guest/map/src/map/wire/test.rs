@@ -1,11 +1,17 @@
 //! Tests of wiring by the rows of the semantics table.
 
-use crate::fake::{FakeConfig, HostCall, block_on};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+use core::task::{Context, Poll, Waker};
+
+use crate::fake::{FakeConfig, FakePmap, HostCall, block_on};
 use crate::flags::{SyncFlags, WireFlags};
 use crate::kern_return::KernReturn;
 use crate::map::testing::{Bed, Outcome};
+use crate::objects::MOST_FILLED_PAGES;
 use crate::ports::HostError;
-use crate::units::{FrameRun, PageRange, Prot};
+use crate::units::{FrameRun, PAGE_SHIFT, PageRange, Prot};
 
 const USER: WireFlags = WireFlags::USER;
 const SYSTEM: WireFlags = WireFlags::SYSTEM;
@@ -304,9 +310,37 @@ fn n5_wire_within_a_wired_range_tells_the_host_of_the_new_frames_alone() {
     assert_eq!(bed.wire(2, 4, USER), Ok(()));
     bed.host().take_log();
     assert_eq!(bed.wire(0, 8, USER), Ok(()));
-    let frames = |calls: alloc::vec::Vec<HostCall>| match calls.as_slice() {
+    let frames = |calls: Vec<HostCall>| match calls.as_slice() {
         [HostCall::Wire(runs)] => runs.iter().map(|run| run.pages).sum::<u64>(),
         other => panic!("one wire call, not {other:?}"),
     };
     assert_eq!(frames(bed.host().take_log()), 6);
+}
+
+#[test]
+fn wire_of_much_that_must_be_zeroed_lets_others_have_the_locks_in_between() {
+    const PAGES: u64 = 3 * MOST_FILLED_PAGES - 100;
+    let limit = PAGES;
+    let bed = Bed::with(FakeConfig { frame_pages: PAGES, user_wire_limit_pages: limit, ..FakeConfig::default() });
+    let whole = PageRange::new(bed.at(0) >> PAGE_SHIFT, bed.at(PAGES) >> PAGE_SHIFT);
+    bed.allocate(0, PAGES);
+    let wire = || Box::pin(bed.machine.map.wire(bed.at(0), bed.at(PAGES), WireFlags::USER));
+    let mut context = Context::from_waker(Waker::noop());
+    assert_eq!(wire().as_mut().poll(&mut context), Poll::Ready(Ok(())), "nobody has used the frames before");
+    bed.deallocate(0, PAGES);
+    bed.allocate(0, PAGES);
+    let mut wiring = wire();
+    let mut seen = Vec::new();
+    while wiring.as_mut().poll(&mut context).is_pending() {
+        assert_eq!(bed.machine.check(), Ok(()));
+        assert!(bed.machine.map.entries()[0].in_transition);
+        seen.push(bed.machine.map.residents(whole));
+        // A child would get copies of what is only half wired.
+        let mut fork = Box::pin(bed.machine.map.fork(FakePmap::new()));
+        assert!(fork.as_mut().poll(&mut context).is_pending());
+    }
+    // The map does not begin with a 2 MiB block, so what is in front of the first is one piece more.
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().zip([0, seen[0]]).all(|(now, before)| now - before <= 2 * MOST_FILLED_PAGES), "{seen:?}");
+    assert_eq!((bed.settled(bed.wired_by_host()), bed.layout()), (PAGES, format!("[0,{PAGES})1U")));
 }

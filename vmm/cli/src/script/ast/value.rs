@@ -101,6 +101,14 @@ pub enum Value {
     States(Vec<PageState>),
     /// What a manager was asked, a word a message.
     Messages(Vec<String>),
+    /// A program ended with that code.
+    Exit(u8),
+    /// A program did what it must not, and what is said of that has this in it, if there is something.
+    Fault(Option<String>),
+    /// A program was ended by somebody else.
+    Killed,
+    /// Text that has this in it.
+    Text(String),
 }
 
 /// Pages in the same state.

@@ -3,6 +3,7 @@
 use wirevm_map::{Errno, KernReturn};
 
 use super::place::{PATTERN, pattern};
+use super::program::text;
 use crate::script::ast::{
     AllocationKind, Expectation, Managing, Operation, PageState, PageValue, Question, Showing, Span, Value,
 };
@@ -62,6 +63,10 @@ enum Results {
     States,
     /// What a manager was asked.
     Messages,
+    /// How a program ended.
+    Program,
+    /// What a program has printed.
+    Output,
     /// Contents of pages, or that there are none.
     Store,
     /// A number, `none` or `unsupported`.
@@ -104,6 +109,8 @@ impl Answer {
             Operation::Host(Question::Locked) | Operation::Stat(_) | Operation::Trim => Results::Locked,
             Operation::Manage { managing: Managing::Messages, .. } => Results::Messages,
             Operation::Host(Question::Store(..)) => Results::Store,
+            Operation::Program { .. } => Results::Program,
+            Operation::Output(_) => Results::Output,
             Operation::Host(Question::Resident(_) | Question::Dirty(_)) => Results::Count,
             Operation::Host(Question::File(_)) => Results::Pages,
             _ => Results::Code,
@@ -121,6 +128,8 @@ impl Answer {
                 | Operation::Stat(_)
                 | Operation::Trim
                 | Operation::NewManager(_)
+                | Operation::KillProgram(_)
+                | Operation::Output(_)
                 | Operation::Manage { managing: Managing::Messages | Managing::Behave(_), .. }
                 | Operation::Check
                 | Operation::Reset
@@ -152,6 +161,8 @@ impl Answer {
             Results::Pages => "contents of pages ('none', a pattern, or hex:0102… for a beginning) or a return code",
             Results::Store => "contents of pages (a pattern, or hex:0102… for a beginning), 'none' or 'unsupported'",
             Results::States => "states such as [0,2)dirty [2,3)clean [3,4)dirty,precious, or 'none', or a return code",
+            Results::Program => "'exit' and a code, 'fault', 'killed' or a return code",
+            Results::Output => "a string that the output has in it, or 'none'",
             Results::Messages => "messages such as init data_request[0,1)r data_return[0,2)dirty,kept, or 'none'",
         }
     }
@@ -172,10 +183,12 @@ impl Answer {
                         | Results::Core
                         | Results::States
                         | Results::Messages
+                        | Results::Output
                 ) =>
             {
                 return Some(Value::None);
             }
+            "killed" if results == Results::Program => return Some(Value::Killed),
             "unsupported" if matches!(results, Results::Count | Results::Store) => return Some(Value::Unsupported),
             _ => {}
         }
@@ -185,7 +198,7 @@ impl Answer {
             Results::Posix | Results::Heap | Results::Core => {
                 errno.or(code.filter(|code| *code == KernReturn::Success).map(Value::Code))
             }
-            Results::Total | Results::Counts | Results::Messages | Results::Store => {
+            Results::Total | Results::Counts | Results::Messages | Results::Store | Results::Output => {
                 code.filter(|code| *code == KernReturn::Success).map(Value::Code)
             }
             _ => code.map(Value::Code),
@@ -210,6 +223,17 @@ fn value(cursor: &mut Cursor<'_>, answer: Answer) -> Result<Value, Fault> {
             layout(cursor, answer.results == Results::Layout)
         }
         (Results::Pages | Results::Store, Some(_)) => pages(cursor, answer),
+        (Results::Program, Some(Kind::Word(word))) if word == "exit" => {
+            cursor.step();
+            let code = cursor.number("an exit code", u8::MAX.into())?;
+            Ok(Value::Exit(u8::try_from(code).unwrap_or(u8::MAX)))
+        }
+        (Results::Program, Some(Kind::Word(word))) if word == "fault" => {
+            cursor.step();
+            let part = if matches!(cursor.kind(), Some(Kind::Text(_))) { Some(text(cursor)?) } else { None };
+            Ok(Value::Fault(part))
+        }
+        (Results::Output, Some(Kind::Text(_))) => Ok(Value::Text(text(cursor)?)),
         (Results::States, Some(Kind::Mark("["))) => states(cursor),
         (Results::Messages, Some(Kind::Word(_))) => messages(cursor, answer),
         _ => Err(cursor.wanted(answer.describe())),

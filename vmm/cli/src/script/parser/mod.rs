@@ -5,13 +5,19 @@ mod manage;
 mod memory;
 mod operation;
 mod place;
+mod program;
 mod system;
+
+use std::collections::HashSet;
+
+use wirevm_abi::archive::MAX_ENTRIES;
 
 use super::ast::{Backing, Managing, Operation, Script, Statement, Task};
 use super::cursor::Cursor;
 use super::lexer::{self, Kind, Token};
 use super::names::{Defined, Kind as Made, Names, may_lack_value};
 use super::syntax_error::{Fault, SyntaxErrors};
+use crate::program::Wanted;
 
 /// Most bytes in a script.
 pub const MAX_SCRIPT_BYTES: usize = 8 << 20;
@@ -106,7 +112,8 @@ pub fn parse(script: &[u8]) -> Result<Script, SyntaxErrors> {
         let reason = format!("the script has {} bytes; {MAX_SCRIPT_BYTES} are the most", script.len());
         return Err(SyntaxErrors::one(1, "", Fault { column: 1, width: 1, reason }));
     }
-    let mut parser = Parser { script: Script::default(), names: Names::new(), has_ended: false };
+    let mut parser =
+        Parser { script: Script::default(), names: Names::new(), has_ended: false, programs: HashSet::new() };
     let mut errors = SyntaxErrors::none();
     for (number, bytes) in script.split(|byte| *byte == b'\n').enumerate() {
         let line = String::from_utf8_lossy(bytes);
@@ -139,6 +146,8 @@ struct Parser {
     /// What is named so far, also by lines with an error, which would otherwise cause more errors.
     names: Names,
     has_ended: bool,
+    /// The programs so far.
+    programs: HashSet<Wanted>,
 }
 
 impl Parser {
@@ -163,6 +172,13 @@ impl Parser {
         let result = self.statement(number, line, &tokens, &defined);
         self.names.note(number, line, &defined, result.as_ref().ok());
         let statement = result?;
+        if let Operation::Program { wanted, .. } = &statement.operation
+            && self.programs.insert(wanted.clone())
+            && self.programs.len() > MAX_ENTRIES
+        {
+            let reason = format!("the script starts more than {MAX_ENTRIES} programs that differ, which are the most");
+            return Err(Fault { column: first.column, width: first.width, reason });
+        }
         self.has_ended |= matches!(statement.operation, Operation::Exit(_) | Operation::Crash(_));
         self.script.statements.push(statement);
         Ok(())
@@ -279,7 +295,10 @@ impl Parser {
 /// Returns the name that stands behind an operation's word, and the task in which its memory has the same, if it has.
 fn named_behind(operation: &Operation) -> Option<(&str, Option<Task>)> {
     match operation {
-        Operation::NewTask(name) | Operation::NewManager(name) | Operation::Submap { name, .. } => Some((name, None)),
+        Operation::NewTask(name)
+        | Operation::NewManager(name)
+        | Operation::Submap { name, .. }
+        | Operation::Program { name, .. } => Some((name, None)),
         Operation::NewBackedObject { name, backing: Backing::Manager(manager), .. } => {
             Some((name, Some(Some(manager.clone()))))
         }
@@ -298,7 +317,7 @@ fn defined<'a>(tokens: &'a [Token], names: &Names) -> Defined<'a> {
     let thread = word(0).filter(|_| is_mark(1, ":"));
     let start = if thread.is_some() { 2 } else { 0 };
     let (name, behind) = match word(start) {
-        Some(made @ ("task" | "manager" | "submap" | "object"))
+        Some(made @ ("task" | "manager" | "submap" | "object" | "program"))
             if word(start + 1).is_some_and(|next| {
                 let is_question = matches!(next, "blocked" | "ended");
                 !(is_question || names.is_task(made) && Managing::is_verb(next))

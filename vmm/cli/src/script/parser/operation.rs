@@ -4,7 +4,8 @@ use wirevm_agent::{Crash, MAX_OBJECT_PAGES};
 use wirevm_map::Prot;
 
 use super::place::{pages, pattern, range};
-use super::{manage, memory, system};
+use super::program::range_or_task;
+use super::{manage, memory, program, system};
 use crate::script::ast::{FlagWord, Flags, Locking, Managing, ObjectChange, Operation, Question, Showing, Task};
 use crate::script::cursor::Cursor;
 use crate::script::lexer::Kind;
@@ -14,7 +15,7 @@ use crate::script::syntax_error::Fault;
 const OPERATIONS: &str = "an operation (allocate, guard, stack, map, brk, deallocate, protect, inherit, madvise, write, read, \
                           expect, wire, unwire, sync, mlock, munlock, mlockall, munlockall, vslock, vsunlock, layout, \
                           entries, page-wc, mincore, residents, wire-total, task, fork, end, join, limit, file, anonymous, \
-                          object, manager, submap, msync, page-states, dirty-ranges, completions, stat, trim, gate, \
+                          object, manager, submap, program, output, msync, page-states, dirty-ranges, completions, stat, trim, gate, \
                           release, fail, heal, kill, truncate, drop, host, check, reset, exit or crash, or what a manager \
                           does, as in m delays)";
 
@@ -45,7 +46,7 @@ pub(super) fn operation(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Res
         "msync" => Operation::Msync(range(cursor)?, flags(cursor, &Flags::MSYNC)?),
         "inherit" => Operation::Inherit(range(cursor)?, cursor.choice(&INHERITANCES, "what a fork gives")?),
         "madvise" => Operation::Advise(range(cursor)?, cursor.choice(&ADVICES, "an advice")?),
-        "residents" => Operation::Residents(range(cursor)?),
+        "residents" => Operation::Residents(range_or_task(cursor)?),
         "wire-total" => Operation::WireTotal,
         "host" if cursor.takes_word("fail") => system::host_fault(cursor)?,
         "host" if cursor.takes_word("hold") => system::hold(cursor, true)?,
@@ -63,7 +64,12 @@ pub(super) fn operation(cursor: &mut Cursor<'_>, task: &mut Option<Task>) -> Res
                 return Ok(Operation::Lock(locking, range(cursor)?));
             }
             if let Some(showing) = Showing::ALL.into_iter().find(|showing| showing.word() == word) {
-                return Ok(Operation::Show(showing, range(cursor)?));
+                // mincore is the task's own call, which takes no gaps.
+                let range = if showing == Showing::Mincore { range(cursor)? } else { range_or_task(cursor)? };
+                return Ok(Operation::Show(showing, range));
+            }
+            if let Some(operation) = program::operation(cursor, word)? {
+                return Ok(operation);
             }
             if let Some(allocation) = memory::allocation(cursor, word, task)? {
                 return Ok(Operation::Allocate(allocation));
@@ -101,12 +107,13 @@ pub(super) fn check_threaded(operation: &Operation) -> Result<(), String> {
         | Operation::Mlockall(..)
         | Operation::Munlockall(_)
         | Operation::Fork(_)
+        | Operation::Program { .. }
         | Operation::EndTask(_) => return Ok(()),
         Operation::Object { change: ObjectChange::Truncate(_) | ObjectChange::Kill, .. } => return Ok(()),
         Operation::Read(_) => "a thread can't read: it can 'expect'",
         _ => {
-            "a thread can't do this: it changes or uses memory, forks, ends a task, truncates or kills an object, or is a \
-             manager's request, answer or end"
+            "a thread can't do this: it changes or uses memory, forks, runs a program, ends a task, truncates or kills an \
+             object, or is a manager's request, answer or end"
         }
     };
     Err(reason.to_owned())

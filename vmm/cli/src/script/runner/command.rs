@@ -4,6 +4,7 @@ use wirevm_agent::{Command, Limit as CommandLimit, MAIN_TASK};
 
 use super::{Bytes, Runner, unbound};
 use crate::exit_code::ExitCode;
+use crate::in_process::TASK_PAGES;
 use crate::script::ast::{
     Address, Allocation, AllocationKind, Backing, Limit, Locking, Managing, ObjectChange, Operation, Place, Range,
 };
@@ -96,6 +97,10 @@ impl Runner<'_, '_> {
             Operation::Completions => (MAIN_TASK, Command::Completions),
             Operation::Stat(selector) => (MAIN_TASK, Command::Stat { selector: *selector }),
             Operation::Trim => (MAIN_TASK, Command::Trim),
+            Operation::KillProgram(task) => {
+                let task = self.tasks.get(task.as_str()).ok_or_else(|| unbound(task))?;
+                (MAIN_TASK, Command::KillProgram { task: task.number })
+            }
             Operation::EndTask(task) => {
                 let task = self.tasks.get(task.as_str()).ok_or_else(|| unbound(task))?;
                 (task.number, Command::EndTask)
@@ -136,6 +141,8 @@ impl Runner<'_, '_> {
             | Operation::HoldStorage(_)
             | Operation::DirtyRanges(_)
             | Operation::NewBackedObject { backing: Backing::Manager(_), .. }
+            | Operation::Program { .. }
+            | Operation::Output(_)
             | Operation::Thread { .. }
             | Operation::Join(_) => {
                 return Err(TargetError::new(ExitCode::Failure, format!("'{operation}' is no single command")));
@@ -191,6 +198,7 @@ impl Runner<'_, '_> {
     pub(super) fn resolve(&self, range: &Range) -> Result<Bytes, TargetError> {
         let task = self.task(&range.task)?;
         let (start, end) = match &range.place {
+            Place::All => (0, TASK_PAGES.end * PAGE_SIZE),
             Place::Whole(name) => {
                 let (start, size) = self.named(task.scope, name)?;
                 (start, start.wrapping_add(size))

@@ -3,13 +3,16 @@
 use wirevm_agent::{Command, MAIN_TASK, Reply, Request};
 
 use super::{Runner, Started, unbound, unexpected};
-use crate::script::ast::Statement;
+use crate::script::ast::{Operation, Statement};
 use crate::script::outcome::Outcome;
 use crate::script::target::TargetError;
 
 impl<'s> Runner<'_, 's> {
     /// Starts a thread.
     pub(super) fn start(&mut self, thread: &'s str, statement: &'s Statement) -> Result<Outcome, TargetError> {
+        if let Operation::Program { name, wanted } = &statement.operation {
+            return self.run_program_beside(thread, name, wanted, statement);
+        }
         let (task, command) = self.command(&statement.operation)?;
         let made = self.made(&statement.operation)?;
         self.last_thread += 1;

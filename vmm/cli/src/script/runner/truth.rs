@@ -51,6 +51,8 @@ const fn may_change_wirings(operation: &Operation) -> bool {
         | Operation::Munlockall(_)
         | Operation::EndTask(_)
         | Operation::Join(_)
+        | Operation::Program { .. }
+        | Operation::KillProgram(_)
         | Operation::Reset => true,
         Operation::Allocate(allocation) => matches!(allocation.kind, AllocationKind::Heap { .. }),
         // Threads may go on.

@@ -59,7 +59,10 @@ fn every_example_in_the_grammar_parses() {
     let grammar = fs::read_to_string(folder().join("GRAMMAR.md")).expect("the grammar");
     let examples = blocks(&grammar, "wvm");
     assert!(examples.len() >= 5, "{} examples", examples.len());
-    for (line, example) in examples {
+    // These need a virtual machine to be carried out.
+    let programs = blocks(&grammar, "wvm-programs");
+    assert!(!programs.is_empty());
+    for (line, example) in examples.into_iter().chain(programs) {
         if let Err(errors) = parse(example.as_bytes()) {
             panic!("the example at line {line}:\n{}", errors.render("GRAMMAR.md"));
         }

@@ -9,6 +9,7 @@ use wirevm_abi::StoreName;
 use wirevm_agent::{Behaviour, Crash, ObjectKind, Pattern};
 use wirevm_map::{Advice, Errno, Inheritance, KernReturn, MapMode, PagerFault, Prot, StoreKind};
 
+use crate::program::Wanted;
 use crate::script::Script;
 use crate::script::ast::{
     Address, Allocation, AllocationKind, Backing, Expectation, FlagWord, Flags, Limit, Locking, Managing, ObjectChange,
@@ -75,6 +76,8 @@ fn part(groups: Vec<Group>) -> Vec<Statement> {
     statements.extend(OTHER_NAMES.iter().map(|name| named(name, memory(Some("t")))));
     statements.push(named("child", Operation::Fork(Some("t".to_owned()))));
     statements.push(line((Operation::NewManager("m".to_owned()), None)));
+    let wanted = Wanted::new("hello", vec![]).expect("a program");
+    statements.push(line((Operation::Program { name: "p".to_owned(), wanted }, None)));
     let disk = Backing::Store(StoreName::new("disk-0").expect("a name"), StoreKind::Store);
     for (name, backing) in BACKED.into_iter().zip([disk, Backing::Manager("m".to_owned())]) {
         statements.push(line((Operation::NewBackedObject { name: name.to_owned(), backing, pages: 8 }, None)));
@@ -96,6 +99,7 @@ fn part(groups: Vec<Group>) -> Vec<Statement> {
             Group::Behind(mut operation, expected) => {
                 if let Operation::Submap { name, .. }
                 | Operation::NewManager(name)
+                | Operation::Program { name, .. }
                 | Operation::NewBackedObject { name, .. } = &mut operation
                 {
                     *name = format!("made{number}");
@@ -156,9 +160,33 @@ fn behind() -> BoxedStrategy<Group> {
         at,
     });
     let manager = Just(Operation::NewManager(String::new()));
-    prop_oneof![(object, code()), (submap, waiting()), (manager, code())]
+    prop_oneof![(object, code()), (submap, waiting()), (manager, code()), (program(), ends())]
         .prop_map(|(operation, expected)| Group::Behind(operation, expected))
         .boxed()
+}
+
+/// A program with arguments of all kinds.
+fn program() -> BoxedStrategy<Operation> {
+    let name = sample::select(vec!["hello", "kv", "./my.elf", "/tmp/a b"]);
+    let argument = prop_oneof![
+        sample::select(vec!["1000", "0x10", "ud2", "a-b", "-v", "1U", "hex", "exit", "if"]).prop_map(str::to_owned),
+        "[^\\x00]{1,9}",
+    ];
+    (name, collection::vec(argument, 0..4))
+        .prop_map(|(program, arguments)| {
+            let wanted = Wanted::new(program, arguments).expect("a program");
+            Operation::Program { name: String::new(), wanted }
+        })
+        .boxed()
+}
+
+fn ends() -> BoxedStrategy<Option<Expectation>> {
+    value(prop_oneof![
+        any::<u8>().prop_map(Value::Exit),
+        option::of("\\PC{0,9}\n?").prop_map(Value::Fault),
+        Just(Value::Killed),
+        Just(Value::Blocked),
+    ])
 }
 
 /// What a manager does that may have to wait.
@@ -447,6 +475,16 @@ fn lines() -> BoxedStrategy<Line> {
     let selector = 1..=wirevm_abi::stat::NAMES.len() as u64;
     let object = || sample::select([OBJECTS, BACKED].concat()).prop_map(str::to_owned);
     let show = |showing: Showing| range().prop_map(move |range| Operation::Show(showing, range));
+    let all = task().prop_map(|task| Range { task, place: Place::All });
+    let show_all = (sample::select(vec![Showing::Layout, Showing::Entries]), all.clone())
+        .prop_map(|(showing, range)| Operation::Show(showing, range));
+    let printed = prop_oneof![any::<String>().prop_map(Value::Text), Just(Value::None), success()].boxed();
+    let asks_programs = prop_oneof![
+        (show_all, value(prop_oneof![layout(), Just(Value::None)])),
+        (all.prop_map(Operation::Residents), total()),
+        (Just(Operation::Output("p".to_owned())), only(printed)),
+        (Just(Operation::KillProgram("p".to_owned())), code()),
+    ];
     let asks_guest = prop_oneof![
         (range().prop_map(Operation::Read), value(pattern().prop_map(Value::Pattern))),
         (show(Showing::Layout), value(prop_oneof![layout(), Just(Value::None)])),
@@ -482,6 +520,7 @@ fn lines() -> BoxedStrategy<Line> {
     prop_oneof![
         4 => changes_memory(),
         3 => asks_guest,
+        1 => asks_programs,
         2 => asks_host,
         1 => (limit.prop_map(Operation::Limit), code()),
         1 => (object_changes(), code()),

@@ -3,6 +3,7 @@
 mod examples;
 mod generate;
 mod managers;
+mod programs;
 mod round_trip;
 mod runner;
 mod scripted;

@@ -19,7 +19,7 @@ fn word_salad() -> impl Strategy<Value = String> {
                  SUCCESS KERN_FAILURE protect max rwx read expect write check 18446744073709551616 1U \\ é : . t t.a \
                  task t fork end t1: t1 blocked ended join f = file(8) readahead map f private shared guard stack initial \
                  brk large in gate 3 fail io mlockall current limit memlock wire-total page-wc entries mincore BLOCKED ENOMEM \
-                 reset \n a = allocate 1 page \n \n f = file(2) \n \n task t \n manager m task \n object o \
+                 program p kv killed fault output p kill hello reset \n a = allocate 1 page \n \n f = file(2) \n \n task t \n manager m task \n object o \
                  store disk exclusive manager m delays answers requests messages dies none all flush forbid submap msync async page-states \
                  clean precious, dirty-ranges completions stat wired trim hold release sync nth 1 EIO init data_request[0,1)r";
     let words: Vec<_> = words.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use wirevm_agent::{Command, FrameRow, LayoutRow, Reply, Request};
+use wirevm_agent::{Command, FrameRow, LayoutRow, ProgramEnd, Reply, Request};
 use wirevm_map::{FrameRun, KernReturn, PAGE_SIZE, PageRange};
 
 use crate::exit_code::ExitCode;
@@ -30,6 +30,8 @@ pub(super) struct Model {
     pub(super) faults: Vec<HostFault>,
     /// Failures of storage that were ordered.
     pub(super) storage_faults: Vec<StorageFault>,
+    /// What every program has printed.
+    pub(super) printed: String,
     /// Whether storage was to be held, each time it was said.
     pub(super) holds: Vec<bool>,
     /// How many tasks and objects were made.
@@ -132,7 +134,8 @@ impl Model {
             | Command::Submap { .. }
             | Command::NewManager
             | Command::NewStoreObject { .. }
-            | Command::NewManagedObject { .. } => {
+            | Command::NewManagedObject { .. }
+            | Command::Program { .. } => {
                 self.made += 1;
                 Reply::Number(self.made)
             }
@@ -155,6 +158,7 @@ impl Model {
             }
             Command::WireTotal => Reply::Number(self.pages.values().map(|(_, count)| count).sum()),
             Command::Poll { .. } => Reply::Ended,
+            Command::AwaitProgram { .. } => Reply::Program(ProgramEnd::Exited(0)),
             _ => Reply::Done(KernReturn::Success),
         }
     }
@@ -172,6 +176,10 @@ impl Target for Model {
         }
         let reply = if request.thread == 0 { self.answer(&request.command) } else { Reply::Started };
         Ok(self.instead.pop_front().unwrap_or(reply))
+    }
+
+    fn output(&mut self, _: u64) -> Result<String, TargetError> {
+        Ok(self.printed.clone())
     }
 
     fn fail_host(&mut self, fault: HostFault) -> Result<(), TargetError> {

@@ -1,0 +1,198 @@
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::RunQueues;
+
+const CPUS: usize = 4;
+
+/// A processor that halts until it is interrupted. An interrupt that comes before the halt ends it.
+#[derive(Default)]
+struct Halt {
+    interrupted: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Halt {
+    fn interrupt(&self) {
+        *self.interrupted.lock().expect("no panic") = true;
+        self.changed.notify_one();
+    }
+
+    fn halt(&self) {
+        let mut interrupted = self.interrupted.lock().expect("no panic");
+        while !*interrupted {
+            interrupted = self.changed.wait(interrupted).expect("no panic");
+        }
+        *interrupted = false;
+    }
+}
+
+/// Work that leads to more: each piece to two with one less.
+type Work = u32;
+
+struct Machine {
+    queues: RunQueues<Work>,
+    halts: [Halt; CPUS],
+    done: AtomicU64,
+    halted: AtomicUsize,
+    stop: AtomicBool,
+    /// Nobody is woken: a mistake.
+    wakes_nobody: bool,
+}
+
+impl Machine {
+    fn new(wakes_nobody: bool) -> Self {
+        Self {
+            queues: RunQueues::new(),
+            halts: Default::default(),
+            done: AtomicU64::new(0),
+            halted: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            wakes_nobody,
+        }
+    }
+
+    fn push(&self, cpu: usize, work: Work) {
+        self.queues.push(cpu, work, |idle| {
+            assert_ne!(idle, cpu, "who pushes is not idle");
+            self.wake(idle);
+        });
+    }
+
+    fn wake(&self, idle: usize) {
+        if !self.wakes_nobody {
+            self.halts[idle].interrupt();
+        }
+    }
+
+    fn run(&self, cpu: usize) {
+        while !self.stop.load(Ordering::SeqCst) {
+            if let Some(work) = self.queues.pop(cpu, CPUS) {
+                self.queues.share(CPUS, |idle| self.wake(idle));
+                if let Some(less) = work.checked_sub(1) {
+                    self.push(cpu, less);
+                    self.push(cpu, less);
+                }
+                self.done.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
+            self.queues.rest(cpu, CPUS, || {
+                self.halted.fetch_add(1, Ordering::SeqCst);
+                self.halts[cpu].halt();
+                self.halted.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.halts.iter().for_each(Halt::interrupt);
+    }
+}
+
+/// Waits until something is so; says whether it came.
+fn within(most: Duration, is_so: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    while !is_so() {
+        if start.elapsed() > most {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn all_work_is_done_and_then_every_processor_halts_again_and_again() {
+    let machine = Machine::new(false);
+    std::thread::scope(|scope| {
+        for cpu in 1..CPUS {
+            scope.spawn({
+                let machine = &machine;
+                move || machine.run(cpu)
+            });
+        }
+        // This thread is processor 0, which is interrupted from outside now and then.
+        let mut expected = 0;
+        for round in 0..3000_u32 {
+            let depth = round % 7;
+            machine.push(0, depth);
+            expected += (2 << depth) - 1;
+            if round % 3 == 0 {
+                // It does other things meanwhile: the work is the others' to take.
+                assert!(
+                    within(LONG, || machine.done.load(Ordering::SeqCst) == expected),
+                    "round {round} is left lying"
+                );
+                if round % 30 == 0 {
+                    let all_halt = within(LONG, || machine.halted.load(Ordering::SeqCst) == CPUS - 1);
+                    assert!(all_halt, "round {round}");
+                }
+            }
+        }
+        assert!(within(LONG, || machine.done.load(Ordering::SeqCst) == expected));
+        machine.stop();
+    });
+}
+
+#[test]
+fn planted_push_that_wakes_nobody_is_caught() {
+    let machine = Machine::new(true);
+    std::thread::scope(|scope| {
+        for cpu in 1..CPUS {
+            scope.spawn({
+                let machine = &machine;
+                move || machine.run(cpu)
+            });
+        }
+        assert!(within(LONG, || machine.halted.load(Ordering::SeqCst) == CPUS - 1));
+        machine.push(0, 0);
+        assert!(!within(Duration::from_millis(300), || machine.done.load(Ordering::SeqCst) == 1));
+        machine.stop();
+    });
+}
+
+#[test]
+fn own_work_comes_oldest_first_and_before_that_of_others() {
+    let queues = RunQueues::new();
+    [(0, 1), (1, 10), (0, 2), (1, 11)]
+        .into_iter()
+        .for_each(|(cpu, work)| queues.push(cpu, work, |_| panic!("nobody is idle")));
+    assert!(queues.has_work(0) && !queues.has_work(2));
+    let taken: Vec<Option<u32>> = (0..5).map(|_| queues.pop(1, 2)).collect();
+    assert_eq!(taken, [Some(10), Some(11), Some(1), Some(2), None]);
+    queues.push(0, 3, |_| ());
+    assert_eq!(queues.pop(1, 1), None, "with one processor there is nobody else");
+}
+
+#[test]
+fn idle_processor_is_woken_by_one_push_only_and_rests_only_without_work() {
+    let queues = RunQueues::new();
+    let mut woken = Vec::new();
+    queues.rest(2, CPUS, || {
+        queues.push(0, 1, |cpu| woken.push(cpu));
+        queues.push(0, 2, |cpu| woken.push(cpu));
+    });
+    assert_eq!(woken, [2]);
+    queues.rest(2, CPUS, || panic!("there is work"));
+    queues.push(0, 3, |_| panic!("nobody is idle any more"));
+}
+
+#[test]
+fn work_added_quietly_is_shared_when_its_processor_takes_other_work() {
+    let queues = RunQueues::new();
+    let mut woken = Vec::new();
+    queues.rest(3, CPUS, || {
+        queues.push_quietly(0, 1);
+        assert_eq!(queues.pop(0, CPUS), Some(1));
+        queues.share(CPUS, |_| panic!("nothing is left to share"));
+        [2, 3].into_iter().for_each(|work| queues.push_quietly(0, work));
+        assert_eq!(queues.pop(0, CPUS), Some(2));
+        queues.share(CPUS, |cpu| woken.push(cpu));
+        queues.share(CPUS, |_| panic!("nobody is idle any more"));
+    });
+    assert_eq!(woken, [3]);
+}

@@ -1,0 +1,191 @@
+//! Time: what it is, who waits for which moment, and the end of a thread's turn.
+//!
+//! There is no tick. Each processor sets its own timer when it halts, to the next moment that somebody waits for, and when it
+//! lets a thread run, to the end of the thread's turn if that comes first. Whoever makes the next moment an earlier one is on a processor that
+//! will do either, so no moment is passed over.
+
+use alloc::collections::BTreeMap;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll, Waker};
+
+use spin::Mutex;
+
+use crate::arch;
+
+/// How long a thread runs before others get their turn.
+const TURN_NS: u64 = 10_000_000;
+/// How long a thread runs at least before it gives way to a device's event.
+const SHORTEST_TURN_NS: u64 = 500_000;
+/// What is taken for the counter's rate where the host does not know it.
+const DEFAULT_KHZ: u64 = 1_000_000;
+const NS_PER_MS: u128 = 1_000_000;
+
+/// Ticks of the counter in a millisecond.
+static KHZ: AtomicU64 = AtomicU64::new(DEFAULT_KHZ);
+/// [`TURN_NS`] and [`SHORTEST_TURN_NS`] in ticks: every way into ring 3 needs them, and a division costs more than the rest of it.
+static TURN: AtomicU64 = AtomicU64::new(0);
+static SHORTEST_TURN: AtomicU64 = AtomicU64::new(0);
+/// The counter when the machine started.
+static START: AtomicU64 = AtomicU64::new(0);
+/// The first moment that somebody waits for, in ticks.
+static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Who waits for which moment; the second number tells apart who waits for the same.
+static WAITING: Mutex<BTreeMap<(u64, u64), Waker>> = Mutex::new(BTreeMap::new());
+static ALARMS: AtomicU64 = AtomicU64::new(0);
+
+/// Begins to count time. Called once, before any other processor runs.
+pub fn init(tsc_khz: u64) {
+    if tsc_khz != 0 {
+        KHZ.store(tsc_khz, Ordering::Relaxed);
+    }
+    TURN.store(ticks_of(TURN_NS), Ordering::Relaxed);
+    SHORTEST_TURN.store(ticks_of(SHORTEST_TURN_NS), Ordering::Relaxed);
+    START.store(arch::ticks(), Ordering::Relaxed);
+}
+
+/// Returns nanoseconds since the machine started.
+pub fn now() -> u64 {
+    let ticks = arch::ticks().wrapping_sub(START.load(Ordering::Relaxed));
+    let ns = u128::from(ticks) * NS_PER_MS / u128::from(KHZ.load(Ordering::Relaxed));
+    u64::try_from(ns).unwrap_or(u64::MAX)
+}
+
+/// Returns how many ticks `ns` nanoseconds have.
+fn ticks_of(ns: u64) -> u64 {
+    u64::try_from(u128::from(ns) * u128::from(KHZ.load(Ordering::Relaxed)) / NS_PER_MS).unwrap_or(u64::MAX)
+}
+
+/// Wakes whoever waits for a moment that has come.
+pub fn expire() {
+    // Nothing but a look where nobody waits: every processor comes by here often.
+    if NEXT.load(Ordering::Acquire) > arch::ticks() {
+        return;
+    }
+    loop {
+        let mut waiting = WAITING.lock();
+        let due = waiting.first_entry().filter(|first| first.key().0 <= arch::ticks());
+        let Some(due) = due else {
+            note_next(&waiting);
+            return;
+        };
+        let waker = due.remove();
+        drop(waiting);
+        waker.wake();
+    }
+}
+
+fn note_next(waiting: &BTreeMap<(u64, u64), Waker>) {
+    let next = waiting.first_key_value().map_or(u64::MAX, |((at, _), _)| *at);
+    NEXT.store(next, Ordering::Release);
+}
+
+/// Sets this processor's timer before it halts.
+pub fn before_halt() {
+    let next = NEXT.load(Ordering::Acquire);
+    if next != u64::MAX {
+        arch::set_timer(next);
+    }
+}
+
+/// What a thread has of its processor before others get theirs.
+///
+/// Between interrupts, only time in the thread's own hands counts. Where ring 0 is emulated, the way into ring 3 takes longer than
+/// many an interrupt needs to come; a thread whose turn ran out on the way would never do anything.
+#[derive(Debug)]
+pub struct Turn {
+    /// When it began, in ticks.
+    began: u64,
+    /// How long the thread has been in ring 3 since, in ticks, when it was last entered.
+    ran: u64,
+    /// When it was last entered.
+    entered: u64,
+}
+
+impl Turn {
+    /// Begins a turn.
+    pub fn begin() -> Self {
+        Self { began: arch::ticks(), ran: 0, entered: 0 }
+    }
+
+    /// Says that the thread is entered next: sets the timer to the end of its turn, or to an earlier moment that somebody waits for.
+    pub fn enter(&mut self) {
+        self.set_timer(TURN.load(Ordering::Relaxed));
+    }
+
+    fn set_timer(&mut self, share: u64) {
+        self.entered = arch::ticks();
+        let left = share.saturating_sub(self.ran);
+        arch::set_timer(self.entered.saturating_add(left).min(NEXT.load(Ordering::Acquire)));
+    }
+
+    /// Takes note that an interrupt got the thread out of ring 3.
+    pub fn interrupted(&mut self) {
+        self.ran = self.ran.saturating_add(arch::ticks().saturating_sub(self.entered));
+    }
+
+    /// Says after that whether the thread gives way: to a device's event as soon as it has had a little, so that events
+    /// which never end don't keep it from going on for ever; to other threads that are ready once it has had its share. If it
+    /// doesn't, it is entered next.
+    pub fn is_over(&mut self, has_event: bool, others_are_ready: bool) -> bool {
+        let share = Self::share(has_event);
+        if self.ran >= share {
+            if has_event || others_are_ready {
+                return true;
+            }
+            *self = Self::begin();
+        }
+        self.set_timer(share);
+        false
+    }
+
+    /// Says whether a thread that the kernel has just done something for gives way. What the kernel does for it counts.
+    pub fn is_used_up(&self, has_event: bool, others_are_ready: bool) -> bool {
+        (has_event || others_are_ready) && arch::ticks().saturating_sub(self.began) >= Self::share(has_event)
+    }
+
+    fn share(has_event: bool) -> u64 {
+        if has_event { &SHORTEST_TURN } else { &TURN }.load(Ordering::Relaxed)
+    }
+}
+
+/// Wakes once a moment has come.
+#[derive(Debug)]
+pub struct Alarm {
+    /// The moment in ticks.
+    at: u64,
+    /// The second number of its place among those that wait, once it has one.
+    number: Option<u64>,
+}
+
+impl Alarm {
+    /// Returns the alarm of the moment `ns` nanoseconds from now; none that ever comes for the largest number.
+    pub fn after(ns: u64) -> Self {
+        let at = if ns == u64::MAX { u64::MAX } else { arch::ticks().saturating_add(ticks_of(ns)) };
+        Self { at, number: None }
+    }
+
+    /// Tells whether the moment has come; the context's waker is woken when it does.
+    pub fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.at == u64::MAX {
+            return Poll::Pending;
+        }
+        if arch::ticks() >= self.at {
+            return Poll::Ready(());
+        }
+        let number = *self.number.get_or_insert_with(|| ALARMS.fetch_add(1, Ordering::Relaxed));
+        let mut waiting = WAITING.lock();
+        waiting.insert((self.at, number), context.waker().clone());
+        note_next(&waiting);
+        Poll::Pending
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let mut waiting = WAITING.lock();
+            waiting.remove(&(self.at, number));
+            note_next(&waiting);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Goes on while another thread of it waits for the host: `pulse wire MIB`, `pulse sync MIB`.
+//!
+//! The other thread wires, or synchronizes, so much memory at once. This one allocates, touches and gives back memory meanwhile, and
+//! says how long it was held up at most. It protects none, as that waits while an operation of the same map is busy.
+#![cfg_attr(feature = "program", no_std, no_main)]
+
+extern crate alloc;
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+
+use wirevm_user::time::clock;
+use wirevm_user::{Args, PAGE_BYTES, Region, WireFlags, entry, println, thread, vm};
+
+entry!(run);
+
+fn run(args: Args) -> u8 {
+    match pulse(&args) {
+        Ok(()) => 0,
+        Err(error) => {
+            println!("pulse: {error}");
+            1
+        }
+    }
+}
+
+fn pulse(args: &Args) -> Result<(), String> {
+    let is_sync = args.get(1) == Some("sync");
+    let bytes = args.number::<usize>(2, "number of MiB").map_err(|error| error.to_string())? << 20;
+    let region = Region::allocate(bytes).map_err(|error| error.to_string())?;
+    let (start, end) = (region.address(), region.address() + bytes as u64);
+    if is_sync {
+        (0..bytes / PAGE_BYTES).for_each(|page| region.word(page * PAGE_BYTES).store(1, Ordering::Relaxed));
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    println!("pulse: begins");
+    let waiting = thread::spawn(move || {
+        let before = clock();
+        let done = if is_sync { vm::sync(start, end - start) } else { vm::map_wire(start, end, WireFlags::USER) };
+        let time = clock() - before;
+        over.store(true, Ordering::Release);
+        (done, time)
+    });
+    let waiting = waiting.map_err(|error| error.to_string())?;
+    let (mut beats, mut longest) = (0, Duration::ZERO);
+    while !is_over.load(Ordering::Acquire) {
+        let before = clock();
+        beat().map_err(|error| error.to_string())?;
+        longest = longest.max(clock() - before);
+        beats += 1;
+    }
+    let (done, time) = waiting.join().map_err(|error| error.to_string())?;
+    done.map_err(|error| error.to_string())?;
+    println!("pulse: {beats} beats in {} us, the longest of {} us", time.as_micros(), longest.as_micros());
+    Ok(())
+}
+
+/// Does what makes other processors forget translations.
+fn beat() -> Result<(), wirevm_user::KernReturn> {
+    let region = Region::allocate(2 * PAGE_BYTES)?;
+    region.word(0).store(1, Ordering::Relaxed);
+    region.word(PAGE_BYTES).store(1, Ordering::Relaxed);
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! Programs that do everything at once, and programs that try what they must not, beside others that go on.
+
+use std::time::{Duration, Instant};
+
+use wirevm_agent::{Command, ProgramEnd, Reply};
+use wirevm_map::KernReturn;
+use wirevm_tests::{Case, Need};
+
+use super::guests::{Entry, archive};
+use super::lab::{Lab, Setup};
+
+const KVM: &[Need] = &[Need::Kvm];
+const MIB: u64 = 1 << 20;
+/// Longest life of a program that has little to do, where ring 0 is emulated and shares its host.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Longest time that the agent takes for a small command while programs want every processor.
+const ANSWER: Duration = Duration::from_secs(1);
+
+const RAM_BYTES: u64 = 32 * MIB;
+
+/// Starts a guest whose programs need time.
+fn guest(vcpus: u32, programs: &'static [Entry]) -> Lab {
+    let setup = Setup {
+        vcpus,
+        archive: archive(programs),
+        quota: 32 * MIB / super::lab::PAGE,
+        time_limit: Duration::from_secs(600),
+        ..Setup::default()
+    };
+    Lab::of_programs(RAM_BYTES, &setup)
+}
+
+/// Expects as many free frames as there were, but for those that the kernel's heap has taken: it begins with a 32nd of RAM, doubles
+/// when it must, and never shrinks.
+fn expect_frames(lab: &mut Lab, before: u64) {
+    let taken = before - lab.free_frames();
+    let heap = RAM_BYTES / super::lab::PAGE / 32;
+    let sizes = || (0..4).map(|times| heap << times);
+    let is_growth = sizes().any(|small| sizes().any(|large| large >= small && taken == large - small));
+    assert!(is_growth, "{taken} of {before} frames are lost");
+}
+
+/// Runs all programs of the guest at the same time, for `seconds` as they know, while the agent looks at them; each must come to
+/// its end without having found anything wrong. Nothing is left then.
+fn storm(vcpus: u32, programs: &'static [Entry], seconds: u64) {
+    let mut lab = guest(vcpus, programs);
+    let free = lab.free_frames();
+    let started = Instant::now();
+    let tasks: Vec<u64> = (0..programs.len() as u64).map(|entry| lab.run_program(entry)).collect();
+    let mut looks = 0;
+    while started.elapsed() < Duration::from_secs(seconds) {
+        lab.done(&Command::Check);
+        let address = lab.allocate(3);
+        lab.done(&Command::Wire { start: address, end: address + 3 * super::lab::PAGE, flags: 1 });
+        lab.done(&Command::Deallocate { address, size: 3 * super::lab::PAGE });
+        looks += 1;
+    }
+    for task in &tasks {
+        lab.expect_exit(*task, 0, LIMIT);
+    }
+    for task in tasks {
+        println!("{vcpus} vCPUs, {looks} looks: {}", lab.output(task).replace('\n', "; "));
+        lab.end_task(task);
+    }
+    lab.expect_quiet();
+    assert_eq!(lab.locked(), 0);
+    expect_frames(&mut lab, free);
+    lab.stop();
+}
+
+/// Runs programs that end by being refused something, one after the other, beside one that goes on all the time.
+fn refused(vcpus: u32, programs: &'static [Entry], mut look: impl FnMut(&'static [&'static str], &ProgramEnd, &str)) {
+    let mut lab = guest(vcpus, programs);
+    let free = lab.free_frames();
+    let honest = lab.run_program(0);
+    for (entry, (name, arguments)) in programs.iter().enumerate().skip(1) {
+        let task = lab.run_program(entry as u64);
+        let end = lab.await_program(task, LIMIT);
+        println!("{name} {arguments:?}: {end:?}; {}", lab.output(task).replace('\n', "; "));
+        look(arguments, &end, &lab.output(task));
+        lab.end_task(task);
+        lab.done(&Command::Check);
+    }
+    assert_eq!(lab.call(&Command::KillProgram { task: honest }), Reply::Done(KernReturn::Success));
+    let end = lab.await_program(honest, LIMIT);
+    assert_eq!(end, ProgramEnd::Killed, "{}", lab.output(honest));
+    lab.end_task(honest);
+    lab.expect_quiet();
+    assert_eq!(lab.locked(), 0);
+    expect_frames(&mut lab, free);
+    lab.stop();
+}
+
+/// Lets a program spin on each processor, and one more, while the agent answers; then kills them.
+fn spin(vcpus: u32) {
+    const SPIN: Entry = ("rogue", &["spin"]);
+    let mut lab = guest(vcpus, &[SPIN]);
+    let free = lab.free_frames();
+    let tasks: Vec<u64> = (0..=vcpus).map(|_| lab.run_program(0)).collect();
+    let mut longest = Duration::ZERO;
+    for _ in 0..50 {
+        let clock = Instant::now();
+        let address = lab.allocate(1);
+        lab.done(&Command::Deallocate { address, size: super::lab::PAGE });
+        longest = longest.max(clock.elapsed() / 2);
+    }
+    println!("{vcpus} vCPUs with {} programs that spin: {longest:?} for the slowest command", tasks.len());
+    assert!(longest < ANSWER, "{longest:?}");
+    for task in tasks {
+        lab.done(&Command::KillProgram { task });
+        assert_eq!(lab.await_program(task, ANSWER * 5), ProgramEnd::Killed);
+        lab.end_task(task);
+    }
+    lab.expect_quiet();
+    expect_frames(&mut lab, free);
+    lab.stop();
+}
+
+/// Every crime, with what its report must say.
+const CRIMES: &[(&str, &str)] = &[
+    ("kernel-read", "loaded from 0xffffffff80"),
+    ("direct-read", "loaded from 0xffffc"),
+    ("kernel-write", "stored to 0xffffffff80"),
+    ("direct-write", "stored to 0xffffc"),
+    ("kernel-jump", "ran into 0xffffffff80"),
+    ("noncanonical", "vector 13"),
+    ("noncanonical-jump", "vector 13"),
+    ("null", "loaded from 0x0"),
+    ("write-text", "stored to"),
+    ("write-rodata", "stored to"),
+    ("jump-to-data", "ran into"),
+    ("jump-to-stack", "ran into"),
+    ("stack-overflow", "stored to"),
+    ("cli", "only the kernel"),
+    ("sti", "only the kernel"),
+    ("hlt", "only the kernel"),
+    ("in", "only the kernel"),
+    ("out", "only the kernel"),
+    ("rdmsr", "only the kernel"),
+    ("wrmsr", "only the kernel"),
+    ("mov-cr3", "only the kernel"),
+    ("mov-cr0", "only the kernel"),
+    ("invlpg", "only the kernel"),
+    ("lidt", "only the kernel"),
+    ("ltr", "only the kernel"),
+    ("int3", "rip"),
+    ("ud2", "invalid instruction"),
+    ("int-0x81", "rip"),
+    ("int-timer", "rip"),
+    ("int-page-fault", "rip"),
+    ("syscall", "rip"),
+    ("sysenter", "rip"),
+    ("iretq", "rip"),
+    ("divide", "divided"),
+    ("single-step", "rip"),
+    ("alignment", "rip"),
+    ("simd", "rip"),
+    ("bad-stack", "rip"),
+];
+
+/// One entry a crime behind the honest program.
+macro_rules! crimes {
+    ($($name:literal),* $(,)?) => { &[("storm", &["600", "1", "7"]), $(("rogue", &[$name])),*] };
+}
+
+const COMMITTED: &[Entry] = crimes![
+    "kernel-read",
+    "direct-read",
+    "kernel-write",
+    "direct-write",
+    "kernel-jump",
+    "noncanonical",
+    "noncanonical-jump",
+    "null",
+    "write-text",
+    "write-rodata",
+    "jump-to-data",
+    "jump-to-stack",
+    "stack-overflow",
+    "cli",
+    "sti",
+    "hlt",
+    "in",
+    "out",
+    "rdmsr",
+    "wrmsr",
+    "mov-cr3",
+    "mov-cr0",
+    "invlpg",
+    "lidt",
+    "ltr",
+    "int3",
+    "ud2",
+    "int-0x81",
+    "int-timer",
+    "int-page-fault",
+    "syscall",
+    "sysenter",
+    "iretq",
+    "divide",
+    "single-step",
+    "alignment",
+    "simd",
+    "bad-stack",
+];
+
+/// Every crime ends its program with a report.
+fn crimes(vcpus: u32) {
+    refused(vcpus, COMMITTED, |arguments, end, output| {
+        let ProgramEnd::Faulted(report) = end else { panic!("{arguments:?}: {end:?}; {output}") };
+        let (_, said) = CRIMES.iter().find(|(name, _)| *arguments == [*name]).expect("a crime with a report");
+        assert!(report.contains(said), "{arguments:?}: {report}");
+    });
+}
+
+const WRONG_CALLS: &[Entry] =
+    &[("storm", &["600", "1", "7"]), ("rogue", &["wild"]), ("rogue", &["random", "1000", "1"])];
+
+/// Calls with arguments that are not to be believed are answered.
+fn wrong_calls(vcpus: u32, programs: &'static [Entry]) {
+    refused(vcpus, programs, |arguments, end, output| {
+        assert_eq!(*end, ProgramEnd::Exited(0), "{arguments:?}: {output}");
+    });
+}
+
+/// Ten thousand calls.
+const RANDOM_CALLS: &[Entry] = &[
+    ("calls", &["4000000000"]),
+    ("rogue", &["random", "2500", "2"]),
+    ("rogue", &["random", "2500", "3"]),
+    ("rogue", &["random", "2500", "4"]),
+    ("rogue", &["random", "2500", "5"]),
+];
+
+const GREEDY: &[Entry] = &[
+    // It needs no memory, of which there may be none for a while.
+    ("calls", &["4000000000"]),
+    ("greedy", &["threads"]),
+    ("greedy", &["forks"]),
+    ("greedy", &["fork-tree"]),
+    ("greedy", &["objects"]),
+    ("greedy", &["threads"]),
+];
+
+/// Greed for what there is so much of that it takes minutes where ring 0 is emulated.
+const GREEDIER: &[Entry] = &[
+    ("calls", &["4000000000"]),
+    ("greedy", &["entries"]),
+    ("greedy", &["mappings"]),
+    ("greedy", &["copies"]),
+    ("greedy", &["entries"]),
+];
+
+/// What a program takes without end is refused in time: it goes on, and says so.
+fn greedy(vcpus: u32) {
+    refused(vcpus, GREEDY, |arguments, end, output| {
+        assert_eq!(*end, ProgramEnd::Exited(0), "{arguments:?}: {output}");
+        assert!(output.contains("refused"), "{arguments:?}: {output}");
+    });
+}
+
+/// What a program takes in great number it gets, or is refused; the guest goes on.
+fn greedier(vcpus: u32) {
+    refused(vcpus, GREEDIER, |arguments, end, output| {
+        assert_ne!(*end, ProgramEnd::Killed, "{arguments:?}: {output}");
+    });
+}
+
+const SHORT_STORM: &[Entry] =
+    &[("storm", &["5", "3", "11"]), ("storm", &["5", "2", "12"]), ("storm", &["5", "1", "13"])];
+const LONG_STORM: &[Entry] =
+    &[("storm", &["60", "3", "21"]), ("storm", &["60", "2", "22"]), ("storm", &["60", "4", "23"])];
+
+pub const CASES: &[Case] = &[
+    ("storms_on_2_vcpus_for_5_s_leave_nothing", KVM, || storm(2, SHORT_STORM, 5)),
+    ("storms_on_4_vcpus_for_5_s_leave_nothing", KVM, || storm(4, SHORT_STORM, 5)),
+    ("programs_that_spin_on_every_vcpu_stop_no_command_and_can_be_killed", KVM, || {
+        [1, 2, 4].into_iter().for_each(spin)
+    }),
+    ("every_crime_ends_its_program_with_a_report", KVM, || crimes(1)),
+    ("every_crime_ends_its_program_with_a_report_on_2_vcpus", KVM, || crimes(2)),
+    ("wild_and_random_calls_are_answered", KVM, || wrong_calls(1, WRONG_CALLS)),
+    ("random_calls_10000_of_them_are_answered_on_2_vcpus", KVM, || wrong_calls(2, RANDOM_CALLS)),
+    ("greed_is_refused_in_time", KVM, || greedy(1)),
+    ("greed_is_refused_in_time_on_2_vcpus", KVM, || greedy(2)),
+];
+
+/// Cases that take minutes, for whoever asks for them by `--ignored`.
+pub const LONG: &[Case] = &[
+    ("great_greed_ends_no_guest", KVM, || greedier(2)),
+    ("storms_on_2_vcpus_for_60_s_leave_nothing", KVM, || storm(2, LONG_STORM, 60)),
+    ("storms_on_4_vcpus_for_60_s_leave_nothing", KVM, || storm(4, LONG_STORM, 60)),
+    ("storms_on_16_vcpus_for_60_s_leave_nothing", KVM, || storm(16, LONG_STORM, 60)),
+];

@@ -1,0 +1,60 @@
+//! How fast programs touch memory, beside the same loops run natively by this process.
+
+use std::time::Duration;
+
+use wirevm_tests::touching::{Touched, touch_natively};
+use wirevm_tests::{Case, Need};
+use wirevm_user::touch::Pattern;
+
+use super::guests::archive;
+use super::lab::{Lab, Setup};
+
+const MIB: u64 = 1 << 20;
+const ROUNDS: usize = 5;
+const PASSES: usize = 20;
+
+/// Lets a program and this process touch 64 MiB in turn, with so many threads, and prints how they compare.
+fn compare(name: &'static str, pattern: Pattern, threads: usize) {
+    let count: &'static str = if threads == 1 { "1" } else { "2" };
+    let programs = archive(&[("toucher", &["64", "20", name, "threads", count])]);
+    let vcpus = if threads == 1 { 1 } else { 2 };
+    let time_limit = Duration::from_secs(600);
+    let mut lab = Lab::of_programs(256 * MIB, &Setup { vcpus, archive: programs, time_limit, ..Setup::default() });
+    let (mut guest, mut native) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let task = lab.run_program(0);
+        lab.expect_exit(task, 0, Duration::from_secs(120));
+        let output = lab.output(task);
+        guest.push(Touched::from_output(&output).unwrap_or_else(|| panic!("{output}")));
+        lab.end_task(task);
+        native.push(touch_natively(64, PASSES, pattern, threads));
+    }
+    lab.stop();
+    let fastest = |all: &[Touched], time: fn(&Touched) -> u64| all.iter().map(time).min().expect("rounds");
+    for (what, time) in [
+        ("touched before", (|t| t.all) as fn(&Touched) -> u64),
+        ("best pass", |t| t.best),
+        ("first touch", |t| t.first),
+    ] {
+        let (guest, native) = (fastest(&guest, time), fastest(&native, time));
+        println!(
+            "{name}, {threads} thread(s), {what}: {} % of native speed ({guest} ns, {native} ns)",
+            100 * native / guest.max(1)
+        );
+        if what == "best pass" {
+            assert!(10 * native >= 9 * guest, "{guest} ns, natively {native} ns");
+        }
+    }
+}
+
+/// For a host that has nothing else to do.
+pub const LONG: &[Case] = &[
+    ("toucher_is_as_fast_as_native_code", &[Need::Kvm], || {
+        compare("read", Pattern::Read, 1);
+        compare("write", Pattern::Write, 1);
+    }),
+    ("two_threads_of_toucher_are_as_fast_as_two_native_ones", &[Need::Kvm], || {
+        compare("read", Pattern::Read, 2);
+        compare("write", Pattern::Write, 2);
+    }),
+];

@@ -1,0 +1,68 @@
+//! A processor that waits for the host stops no other one.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wirevm_agent::Command;
+use wirevm_devices::durability::Durability;
+use wirevm_devices::ramfile::RamFile;
+use wirevm_devices::sync::StorageFaults;
+use wirevm_tests::needs::scratch_dir;
+use wirevm_tests::{Case, Need};
+
+use super::guests::archive;
+use super::lab::{Lab, PAGE, Setup, kernel};
+
+const MIB: u64 = 1 << 20;
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Reads `pulse: N beats in US us, the longest of US us`: beats, all of the time, the longest beat.
+fn beats(output: &str) -> (u64, Duration, Duration) {
+    let line = output.lines().find(|line| line.contains(" beats in ")).unwrap_or_else(|| panic!("{output}"));
+    let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [beats, all, longest] = numbers[..] else { panic!("{line}") };
+    (beats, Duration::from_micros(all), Duration::from_micros(longest))
+}
+
+pub const CASES: &[Case] = &[
+    ("thread_goes_on_while_another_has_1_gib_wired", &[Need::Kvm, Need::Lock64MiB], || {
+        let programs = archive(&[("pulse", &["wire", "1024"])]);
+        let setup = Setup { vcpus: 2, archive: programs, quota: 1280 * MIB / PAGE, ..Setup::default() };
+        let mut lab = Lab::of_programs(1280 * MIB, &setup);
+        let task = lab.run_program(0);
+        // The agent as well.
+        let mut slowest = Duration::ZERO;
+        let clock = Instant::now();
+        while clock.elapsed() < Duration::from_secs(2) {
+            let clock = Instant::now();
+            lab.call_once(&Command::WireTotal);
+            slowest = slowest.max(clock.elapsed());
+        }
+        lab.expect_exit(task, 0, LIMIT);
+        let (beats, all, longest) = beats(&lab.output(task));
+        println!(
+            "wiring 1 GiB: {all:?}, {beats} beats meanwhile, the longest {longest:?}; slowest command {slowest:?}"
+        );
+        assert!(beats > 1 && longest < all / 2, "{beats} beats in {all:?}, the longest {longest:?}");
+        lab.stop();
+    }),
+    ("thread_goes_on_while_storage_holds_the_sync_of_another", &[Need::Kvm, Need::Durable], || {
+        const HELD: Duration = Duration::from_secs(2);
+        let folder = scratch_dir();
+        let ram = || RamFile::create(&folder.path().join("ram"), 32 * MIB, Durability::Shared).expect("a RAM file");
+        let storage = StorageFaults::default();
+        let programs = archive(&[("pulse", &["sync", "4"])]);
+        let setup = Setup { vcpus: 2, archive: programs, storage_faults: Some(storage.clone()), ..Setup::default() };
+        let mut lab = Lab::start(ram, kernel(), &setup);
+        lab.booted();
+        storage.hold();
+        let task = lab.run_program(0);
+        thread::sleep(HELD);
+        storage.release();
+        lab.expect_exit(task, 0, LIMIT);
+        let (beats, all, longest) = beats(&lab.output(task));
+        println!("held sync: {all:?}, {beats} beats meanwhile, the longest {longest:?}");
+        assert!(beats > 1 && longest < HELD / 2, "{beats} beats in {all:?}, the longest {longest:?}");
+        lab.stop();
+    }),
+];
