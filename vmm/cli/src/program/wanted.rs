@@ -9,13 +9,16 @@ use wirevm_abi::archive::{MAX_ARGUMENT_BYTES, MAX_NAME_BYTES};
 use crate::programs;
 
 /// The built-in programs in the order of their names, each with its arguments and what it does.
-pub const BUILT_IN: [(&str, &str, &str); 9] = [
+pub const BUILT_IN: [(&str, &str, &str); 12] = [
     ("calls", "[N]", "times calls that do nothing"),
     ("counter", "[STORE]", "counts its runs in a store"),
     ("faults", "[N]", "times page faults on resident pages"),
+    ("greedy", "WHAT", "takes entries, objects, threads or children until it is refused"),
     ("hello", "[NAME]", "greets"),
     ("hog", "MIB [wire]", "takes memory until there is none left"),
     ("kv", "N | get KEY | list", "keeps a durable log in a store, and says what it has synced"),
+    ("pulse", "wire|sync MIB", "goes on while a thread of it waits for the host, and says how long it was held up"),
+    ("refault", "[REGIONS]", "takes page faults on resident pages between two rests"),
     ("rogue", "WHAT", "does something that a program must not, such as ud2; WHAT may be all"),
     ("storm", "SECONDS THREADS SEED", "wires, maps, protects, forks and syncs in several threads, and checks itself"),
     ("toucher", "[MIB] [PASSES] …", "times the touching of memory"),
