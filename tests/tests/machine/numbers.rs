@@ -158,7 +158,7 @@ pub const CASES: &[Case] = &[
         assert_eq!((lab.machine.hypercalls() - before, lab.locked()), (1, 0));
         lab.stop();
     }),
-    ("bench_boot_reaches_its_limits_and_at_most_9_mib_besides_guest_ram", &[Need::Kvm], || {
+    ("bench_boot_reaches_its_limits_and_at_most_8_mib_besides_guest_ram", &[Need::Kvm], || {
         let finished = Wirevm::new(["bench", "boot", "--json"]).run().expect_code(0);
         let report = finished.json();
         let measurements = report.pointer("/measurements").and_then(|all| all.as_array()).expect("measurements");

@@ -79,7 +79,7 @@ fn wire(options: &MachineOptions) -> Result<Vec<Measurement>, CommandError> {
     }
     measurements.extend(wire_blocks(&mut machine, &report)?);
     let overhead = machine.witness().overhead_bytes().map_err(|error| CommandError::new(ExitCode::Failure, error))?;
-    measurements.push(measured("resident besides guest RAM", Some(overhead), "bytes", Some(9 << 20)));
+    measurements.push(measured("resident besides guest RAM", Some(overhead), "bytes", Some(8 << 20)));
     end(machine)?;
     Ok(measurements)
 }
