@@ -15,8 +15,8 @@ use super::{Header, PreviousEnd, RamFile, RamFileError, check_request, copy_offs
 use crate::durability::Durability;
 use crate::sys;
 
-/// Zeros are written in pieces of this many bytes.
-const ZEROS: usize = 1 << 20;
+/// Bytes of zeros that one write brings. The allocator keeps a larger buffer once it has seen one: memory for nothing.
+const ZEROS: usize = 64 << 10;
 /// Mode of the file: its owner's alone.
 const MODE: u32 = 0o600;
 
