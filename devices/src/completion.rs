@@ -13,13 +13,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use vmm_sys_util::eventfd::EventFd;
 use wirevm_abi::RamRange;
 use wirevm_abi::completion::{
     CAPACITY, Completion, DATA_OFFSET, HEAD_OFFSET, PAGES, QUIET_OFFSET, TAIL_OFFSET, offset, used,
 };
 
 use crate::guest_memory::{BackingLostError, GuestMemory};
+use crate::interrupt::Interrupt;
 use crate::log_limit::LogLimit;
 
 /// Called once, by the thread that could not reach the ring.
@@ -33,7 +33,7 @@ pub struct CompletionRing {
     memory: Arc<dyn GuestMemory>,
     ring: RamRange,
     /// Raises the guest's completion interrupt.
-    interrupt: EventFd,
+    interrupt: Box<dyn Interrupt>,
     /// Held for a few words' stores; never together with another lock, and never during I/O.
     state: Mutex<State>,
     posted: AtomicU64,
@@ -75,9 +75,9 @@ pub struct Reservation {
 
 impl CompletionRing {
     /// Makes the host's end of an empty ring in those pages of RAM, which hold zeros. `interrupt` raises the guest's
-    /// completion interrupt when written to; it should not block.
+    /// completion interrupt.
     #[must_use]
-    pub fn new(memory: Arc<dyn GuestMemory>, ring: RamRange, interrupt: EventFd) -> Self {
+    pub fn new(memory: Arc<dyn GuestMemory>, ring: RamRange, interrupt: Box<dyn Interrupt>) -> Self {
         Self {
             memory,
             ring,
@@ -170,7 +170,7 @@ impl CompletionRing {
         fence(Ordering::SeqCst);
         if self.load(QUIET_OFFSET) == Some(0) {
             self.interrupts.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = self.interrupt.write(1)
+            if let Err(error) = self.interrupt.raise()
                 && let Some(number) = self.unraised.count()
             {
                 log::warn!("the completion interrupt cannot be raised ({number} times so far): {error}");

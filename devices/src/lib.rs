@@ -5,6 +5,7 @@ pub mod completion;
 pub mod durability;
 pub mod guest_memory;
 pub mod hypercall;
+pub mod interrupt;
 pub mod last_words;
 pub mod lifecycle;
 mod log_limit;

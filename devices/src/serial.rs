@@ -6,19 +6,19 @@ use std::sync::{Mutex, PoisonError};
 
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::{PortDevice, Signal};
+use crate::interrupt::Interrupt;
 use crate::log_limit::LogLimit;
 
 /// Raises the console's interrupt.
-struct Interrupt(EventFd);
+struct Raise(Box<dyn Interrupt>);
 
-impl Trigger for Interrupt {
+impl Trigger for Raise {
     type E = io::Error;
 
     fn trigger(&self) -> io::Result<()> {
-        self.0.write(1)
+        self.0.raise()
     }
 }
 
@@ -29,7 +29,7 @@ impl Trigger for Interrupt {
 /// held together.
 pub struct SerialConsole {
     /// What is sent stays in the vector until the write that sent it is over. Nothing blocks under this lock.
-    uart: Mutex<Serial<Interrupt, NoEvents, Vec<u8>>>,
+    uart: Mutex<Serial<Raise, NoEvents, Vec<u8>>>,
     output: Mutex<Box<dyn Write + Send>>,
     unraised: LogLimit,
     lost: LogLimit,
@@ -44,9 +44,9 @@ impl fmt::Debug for SerialConsole {
 impl SerialConsole {
     /// Returns a console that writes to `output` and raises its interrupt through `interrupt`.
     #[must_use]
-    pub fn new(interrupt: EventFd, output: Box<dyn Write + Send>) -> Self {
+    pub fn new(interrupt: Box<dyn Interrupt>, output: Box<dyn Write + Send>) -> Self {
         Self {
-            uart: Mutex::new(Serial::new(Interrupt(interrupt), Vec::new())),
+            uart: Mutex::new(Serial::new(Raise(interrupt), Vec::new())),
             output: Mutex::new(output),
             unraised: LogLimit::default(),
             lost: LogLimit::default(),
@@ -152,7 +152,7 @@ mod test {
         let (began, has_begun) = mpsc::channel();
         let (let_go, go_on) = mpsc::channel();
         let interrupt = EventFd::new(libc::EFD_NONBLOCK).expect("eventfd");
-        let console = Arc::new(SerialConsole::new(interrupt, Box::new(Stopped { began, go_on })));
+        let console = Arc::new(SerialConsole::new(Box::new(interrupt), Box::new(Stopped { began, go_on })));
         let writer = thread::spawn({
             let console = Arc::clone(&console);
             move || console.write(0, 0, b"A")
@@ -181,7 +181,7 @@ mod test {
         let (began, has_begun) = mpsc::channel();
         let (_, go_on) = mpsc::channel();
         let raised = interrupt.try_clone().expect("clone");
-        let console = SerialConsole::new(raised, Box::new(Stopped { began, go_on }));
+        let console = SerialConsole::new(Box::new(raised), Box::new(Stopped { began, go_on }));
         // Asks for an interrupt when the next byte can go.
         assert_eq!(console.write(0, 1, &[2]), Signal::None);
         for byte in *b"ABC" {
@@ -198,7 +198,7 @@ mod test {
     fn bytes_go_out_and_keys_come_in_with_an_interrupt() {
         let interrupt = EventFd::new(libc::EFD_NONBLOCK).expect("eventfd");
         let output = Output::default();
-        let console = SerialConsole::new(interrupt.try_clone().expect("clone"), Box::new(output.clone()));
+        let console = SerialConsole::new(Box::new(interrupt.try_clone().expect("clone")), Box::new(output.clone()));
         assert_eq!(console.write(0, 0, b"A"), Signal::None);
         assert_eq!(console.write(0, 0, b"BC"), Signal::None);
         assert_eq!(*output.0.lock().expect("lock"), b"A");
@@ -213,7 +213,8 @@ mod test {
 
     #[test]
     fn keys_beyond_the_buffer_are_left_to_the_caller() {
-        let console = SerialConsole::new(EventFd::new(libc::EFD_NONBLOCK).expect("eventfd"), Box::new(io::sink()));
+        let console =
+            SerialConsole::new(Box::new(EventFd::new(libc::EFD_NONBLOCK).expect("eventfd")), Box::new(io::sink()));
         let taken = console.enqueue(&[7; 1000]).expect("enqueued");
         assert!(taken > 0 && taken < 1000);
         assert_eq!(console.enqueue(b"x").expect("enqueued"), 0);

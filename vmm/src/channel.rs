@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 use wirevm_abi::ring::{self, Broken, CAPACITY};
+use wirevm_devices::interrupt::Interrupt;
 
 use crate::memory::GuestRam;
 
@@ -42,7 +43,7 @@ pub struct Channel {
     sent: u64,
     received: u64,
     /// Raises the guest's ring interrupt.
-    interrupt: EventFd,
+    interrupt: Box<dyn Interrupt>,
     /// Written by KVM when the guest touches the notify port.
     notified: EventFd,
     /// Kept because `epoll` watches it.
@@ -62,7 +63,7 @@ impl Channel {
     pub fn new(
         ram: Arc<GuestRam>,
         (commands, replies): (u64, u64),
-        interrupt: EventFd,
+        interrupt: Box<dyn Interrupt>,
         notified: EventFd,
         ended: EventFd,
     ) -> io::Result<Self> {
@@ -101,7 +102,7 @@ impl Channel {
         }
         self.sent += length + 1;
         self.store(self.commands + ring::TAIL_OFFSET, self.sent)?;
-        self.interrupt.write(1).map_err(ChannelError::Wait)
+        self.interrupt.raise().map_err(ChannelError::Wait)
     }
 
     /// Takes the next reply, waiting up to `limit` for one.
@@ -132,7 +133,7 @@ impl Channel {
         self.store(self.replies + ring::HEAD_OFFSET, self.received)?;
         if used > CAPACITY / 2 {
             // The guest may be waiting for room.
-            self.interrupt.write(1).map_err(ChannelError::Wait)?;
+            self.interrupt.raise().map_err(ChannelError::Wait)?;
         }
         Ok(Some(message))
     }

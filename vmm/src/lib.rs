@@ -7,6 +7,7 @@
 pub mod boot;
 pub mod channel;
 mod events;
+pub mod interrupts;
 pub mod kvm;
 pub mod machine;
 pub mod memory;

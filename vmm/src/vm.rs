@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl;
 use wirevm_abi::RAM_BASE;
 
+use crate::interrupts::Interrupts;
 use crate::memory::GuestRam;
 
 /// The ioctl's number in a module of its own: the macro makes it public without documentation.
@@ -41,6 +42,8 @@ fn failed(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VmError {
 const IOAPIC_PINS: u32 = 24;
 /// Where interrupt messages go on x86.
 const MSI_ADDRESS: u32 = 0xfee0_0000;
+/// Where the receiver's APIC number stands in the address of such a message.
+const MSI_APIC_SHIFT: u32 = 12;
 
 /// A virtual machine without vCPUs.
 #[derive(Debug)]
@@ -79,17 +82,19 @@ impl Vm {
         Ok(Self { vm })
     }
 
-    /// Routes events to interrupt vectors of vCPU 0: writing the n-th event raises the n-th vector.
+    /// Routes the lines of devices to their vectors, each at the vCPU whose event is written.
     ///
     /// # Errors
     /// [`VmError`] when KVM refuses the routes.
-    pub fn route(&self, events: &[(&EventFd, u8)]) -> Result<(), VmError> {
-        let entry = |gsi: u32, vector: u8| kvm_irq_routing_entry {
+    pub fn route(&self, interrupts: &Interrupts) -> Result<(), VmError> {
+        let routed = || (IOAPIC_PINS..).zip(interrupts.events());
+        let entry = |(gsi, (vcpu, vector, _)): (u32, (u32, u8, &EventFd))| kvm_irq_routing_entry {
             gsi,
             type_: KVM_IRQ_ROUTING_MSI,
             u: kvm_irq_routing_entry__bindgen_ty_1 {
                 msi: kvm_irq_routing_msi {
-                    address_lo: MSI_ADDRESS,
+                    // A vCPU's number is its APIC's.
+                    address_lo: MSI_ADDRESS | vcpu << MSI_APIC_SHIFT,
                     address_hi: 0,
                     data: u32::from(vector),
                     __bindgen_anon_1: kvm_irq_routing_msi__bindgen_ty_1::default(),
@@ -97,11 +102,11 @@ impl Vm {
             },
             ..Default::default()
         };
-        let entries: Vec<_> = (IOAPIC_PINS..).zip(events).map(|(gsi, (_, vector))| entry(gsi, *vector)).collect();
+        let entries: Vec<_> = routed().map(entry).collect();
         let routes = KvmIrqRouting::from_entries(&entries)
             .map_err(|_| failed("hold the interrupt routes")(kvm_ioctls::Error::new(libc::E2BIG)))?;
         self.vm.set_gsi_routing(&routes).map_err(failed("route interrupts"))?;
-        for (gsi, (event, _)) in (IOAPIC_PINS..).zip(events) {
+        for (gsi, (_, _, event)) in routed() {
             self.vm.register_irqfd(event, gsi).map_err(failed("bind an event to an interrupt"))?;
         }
         Ok(())

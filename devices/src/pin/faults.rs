@@ -1,20 +1,34 @@
-//! Locks that fail because a user has asked for it: how a guest copes with a host that refuses is then a matter of
+//! Locks that fail, or take their time, because a user has asked for it: how a guest copes with a host that refuses is then a matter of
 //! one line in a script instead of a host that is really out of memory.
 
 use std::io;
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::method::{PinMethod, PinMethodError};
 use crate::page_run::PageRun;
 
-/// The failure that a lock of a run is to meet; clones share it.
+/// What a lock of a run is to meet; clones share it.
 ///
 /// One lock is what one `mlock` is: one run of pages. Locks that are never asked for, because the quota or the map
 /// entries are used up before, do not count.
 #[derive(Clone, Debug, Default)]
 pub struct LockFaults {
-    ordered: Arc<Mutex<Option<Fault>>>,
+    orders: Arc<Orders>,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    state: Mutex<State>,
+    released: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    fault: Option<Fault>,
+    is_held: bool,
+    /// Locks that wait to be released.
+    waiting: u64,
 }
 
 /// A failure to come.
@@ -28,7 +42,33 @@ struct Fault {
 impl LockFaults {
     /// Lets the `nth` lock from now on fail with that errno, once. An order replaces one that has not come to pass.
     pub fn fail_nth(&self, nth: NonZero<u64>, errno: i32) {
-        *self.ordered() = Some(Fault { after: nth.get() - 1, errno });
+        self.state().fault = Some(Fault { after: nth.get() - 1, errno });
+    }
+
+    /// Lets locks hang, as on a host that is short of memory: none is made from now on. One that has been made is finished.
+    /// A vCPU that waits for one stays outside the guest, and its machine does not end before.
+    pub fn hold(&self) {
+        self.state().is_held = true;
+    }
+
+    /// Lets locks go on.
+    pub fn release(&self) {
+        self.state().is_held = false;
+        self.orders.released.notify_all();
+    }
+
+    /// Waits for as long as locks are held.
+    pub fn wait_released(&self) {
+        let mut state = self.state();
+        state.waiting += 1;
+        let held = self.orders.released.wait_while(state, |state| state.is_held);
+        held.unwrap_or_else(PoisonError::into_inner).waiting -= 1;
+    }
+
+    /// Returns how many locks wait to be released.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.state().waiting
     }
 
     /// Counts one lock.
@@ -36,19 +76,19 @@ impl LockFaults {
     /// # Errors
     /// The failure that this lock is to meet; it has come to pass then.
     pub fn strike(&self) -> io::Result<()> {
-        let mut ordered = self.ordered();
-        let Some(fault) = ordered.as_mut() else { return Ok(()) };
+        let mut state = self.state();
+        let Some(fault) = state.fault.as_mut() else { return Ok(()) };
         if let Some(left) = fault.after.checked_sub(1) {
             fault.after = left;
             return Ok(());
         }
         let errno = fault.errno;
-        *ordered = None;
+        state.fault = None;
         Err(io::Error::from_raw_os_error(errno))
     }
 
-    fn ordered(&self) -> MutexGuard<'_, Option<Fault>> {
-        self.ordered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.orders.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,6 +111,7 @@ impl<M: PinMethod> FaultyMethod<M> {
 impl<M: PinMethod> PinMethod for FaultyMethod<M> {
     /// A lock that is to fail locks nothing.
     fn lock(&self, run: PageRun) -> Result<(), PinMethodError> {
+        self.faults.wait_released();
         self.faults.strike().map_err(|source| PinMethodError::Lock { run, source })?;
         self.method.lock(run)
     }

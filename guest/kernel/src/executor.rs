@@ -50,11 +50,11 @@ pub async fn give_way() {
     .await;
 }
 
-/// Tells whether this processor has something to do beside what it does: a task that is ready, or an interrupt that was taken and
-/// not told to its waiters.
+/// Tells whether there is something to do beside what the processors do: a task that is ready, on whichever queue, or an interrupt
+/// that was taken and not told to its waiters.
 #[inline]
 pub fn has_ready() -> bool {
-    QUEUES.has_work(percpu::index()) || arch::has_events()
+    QUEUES.has_work() || arch::has_events()
 }
 
 /// Runs tasks on this processor for ever, halting while none is ready.
@@ -67,9 +67,9 @@ pub fn run() -> ! {
         if arch::has_events() {
             EVENTS.deliver(arch::take_events());
         }
-        if let Some(task) = QUEUES.pop(cpu, percpu::count()) {
+        if let Some(task) = QUEUES.pop(cpu) {
             if percpu::count() > 1 {
-                QUEUES.share(percpu::count(), percpu::interrupt);
+                QUEUES.share(percpu::interrupt);
             }
             runs_task.store(true, Ordering::Relaxed);
             task.run();
@@ -78,7 +78,7 @@ pub fn run() -> ! {
         }
         // A processor that halts has no task's tables loaded, so that nobody interrupts it about them.
         percpu::leave_task();
-        QUEUES.rest(cpu, percpu::count(), || {
+        QUEUES.rest(cpu, || {
             // Interrupts are off from here to the halt, which lets them in: none is missed, whatever it is about.
             if !has_ready() {
                 timer::before_halt();

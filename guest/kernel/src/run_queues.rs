@@ -3,23 +3,29 @@
 //! The queues are free of hardware, so they are tested on the host with threads. A processor takes the oldest work of its own
 //! queue; when that is empty it takes the oldest of another's. When there is nothing anywhere it notes that it is idle, and halts.
 //!
+//! A processor that waits for the host takes nothing, for as long as that lasts. What lies in its queue is not left to idle
+//! processors alone: one that always has work of its own looks at the others' queues every few times.
+//!
 //! # Why no work is left lying while all processors halt
 //!
-//! Who adds work does, in this order: put it into the queue and store the queue's length; a full fence; read the idle mask;
-//! wake an idle processor, if there is one. Who goes idle does: set its bit; a full fence; read all lengths; halt if they are 0.
-//! One of two reads must see the other's store, because both fences are in one order. If the adder's fence comes first, the
-//! idler sees the length and doesn't halt. If the idler's comes first, the adder sees the bit and takes it away: only one adder
-//! can, and that one sends an interrupt. The idler runs with interrupts off from its look at the lengths to the instruction that
+//! Who adds work does, in this order: put it into the queue and set the queue's bit in the mask of those that hold work; a full
+//! fence; read the idle mask; wake an idle processor, if there is one. Who goes idle does: set its bit; a full fence; read the mask
+//! of queues that hold work; halt if that is 0. One of two reads must see the other's store, because both fences are in one order.
+//! If the adder's fence comes first, the idler sees the queue's bit and doesn't halt. If the idler's comes first, the adder sees the
+//! idler's bit and takes it away: only one adder can, and that one sends an interrupt. The idler runs with interrupts off from its look at the lengths to the instruction that
 //! lets them in and halts at once, so an interrupt that was sent before it halts ends the halt. An adder that sees no idle
 //! processor is not idle itself, nor are the others: it, or whoever comes first, takes the work before it halts. The same goes for
 //! work that was added quietly: its processor takes from its queue next, and halts only when it has found that empty.
 
 use alloc::collections::VecDeque;
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use spin::Mutex;
 
 use crate::shootdown::MAX_CPUS;
+
+/// How many times a processor takes work of its own, while others' queues hold some, before it takes theirs.
+const MOST_OWN: u32 = 4;
 
 /// The work of one processor.
 ///
@@ -27,15 +33,17 @@ use crate::shootdown::MAX_CPUS;
 #[derive(Debug)]
 #[repr(align(64))]
 struct Queue<T> {
-    /// How much there is, to be looked at without the lock.
-    length: AtomicU64,
     work: Mutex<VecDeque<T>>,
+    /// How many times its processor has taken its own work while others' queues held some. Used by that processor alone.
+    own: AtomicU32,
 }
 
 /// All processors' work.
 #[derive(Debug)]
 pub struct RunQueues<T> {
     queues: [Queue<T>; MAX_CPUS],
+    /// Bit n: queue n holds work. Changed under that queue's lock, looked at without it.
+    ready: AtomicU64,
     /// Bit n: processor n is about to halt or halts, and nobody has woken it yet.
     idle: AtomicU64,
 }
@@ -43,8 +51,8 @@ pub struct RunQueues<T> {
 impl<T> RunQueues<T> {
     /// Returns queues without work.
     pub const fn new() -> Self {
-        let queues = [const { Queue { length: AtomicU64::new(0), work: Mutex::new(VecDeque::new()) } }; MAX_CPUS];
-        Self { queues, idle: AtomicU64::new(0) }
+        let queues = [const { Queue { work: Mutex::new(VecDeque::new()), own: AtomicU32::new(0) } }; MAX_CPUS];
+        Self { queues, ready: AtomicU64::new(0), idle: AtomicU64::new(0) }
     }
 
     /// Adds work to the queue of processor `cpu`. If some processor is idle, one such is handed to `wake`.
@@ -61,14 +69,16 @@ impl<T> RunQueues<T> {
         let Some(queue) = self.queues.get(cpu) else { return };
         let mut waiting = queue.work.lock();
         waiting.push_back(work);
-        queue.length.store(waiting.len() as u64, Ordering::Relaxed);
+        if waiting.len() == 1 {
+            self.ready.fetch_or(bit(cpu), Ordering::Relaxed);
+        }
     }
 
-    /// Hands an idle processor to `wake`, if there is one, and work in any of the first `count` queues. Whoever has taken work and
-    /// is about to do it calls this, so that what else there is does not wait for it.
-    pub fn share(&self, count: usize, wake: impl FnOnce(usize)) {
+    /// Hands an idle processor to `wake`, if there is one, and work in any queue. Whoever has taken work and is about to do it calls
+    /// this, so that what else there is does not wait for it.
+    pub fn share(&self, wake: impl FnOnce(usize)) {
         fence(Ordering::SeqCst);
-        if self.idle.load(Ordering::Relaxed) != 0 && self.has_any(count) {
+        if self.idle.load(Ordering::Relaxed) != 0 && self.has_work() {
             self.wake_one(wake);
         }
     }
@@ -81,53 +91,67 @@ impl<T> RunQueues<T> {
             if idle == 0 {
                 return;
             }
-            let bit = idle & idle.wrapping_neg();
-            if self.idle.fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
-                return wake(usize::try_from(bit.trailing_zeros()).unwrap_or(0));
+            let first = idle & idle.wrapping_neg();
+            if self.idle.fetch_and(!first, Ordering::SeqCst) & first != 0 {
+                return wake(usize::try_from(first.trailing_zeros()).unwrap_or(0));
             }
         }
     }
 
-    /// Takes the next work of processor `cpu`, or of another one of the first `count`.
-    pub fn pop(&self, cpu: usize, count: usize) -> Option<T> {
-        self.take(cpu).or_else(|| if count > 1 { self.steal(cpu, count) } else { None })
+    /// Takes the next work of processor `cpu`, which runs this, or that of another one.
+    pub fn pop(&self, cpu: usize) -> Option<T> {
+        let queue = self.queues.get(cpu)?;
+        let ready = self.ready.load(Ordering::Relaxed);
+        if ready & !bit(cpu) == 0 {
+            return self.take(cpu);
+        }
+        let own = queue.own.load(Ordering::Relaxed);
+        if own < MOST_OWN && ready & bit(cpu) != 0 {
+            queue.own.store(own + 1, Ordering::Relaxed);
+            return self.take(cpu).or_else(|| self.steal(cpu));
+        }
+        queue.own.store(0, Ordering::Relaxed);
+        self.steal(cpu).or_else(|| self.take(cpu))
     }
 
-    fn steal(&self, cpu: usize, count: usize) -> Option<T> {
-        (cpu + 1..count).chain(0..cpu).find_map(|other| self.take(other))
+    /// Takes another processor's work: of the first one behind `cpu` that has some.
+    fn steal(&self, cpu: usize) -> Option<T> {
+        let others = self.ready.load(Ordering::Relaxed) & !bit(cpu);
+        (cpu + 1..MAX_CPUS).chain(0..cpu).filter(|other| others & bit(*other) != 0).find_map(|other| self.take(other))
     }
 
     fn take(&self, cpu: usize) -> Option<T> {
-        let queue = self.queues.get(cpu)?;
-        if queue.length.load(Ordering::Relaxed) == 0 {
+        if self.ready.load(Ordering::Relaxed) & bit(cpu) == 0 {
             return None;
         }
-        let mut waiting = queue.work.lock();
+        let mut waiting = self.queues.get(cpu)?.work.lock();
         let work = waiting.pop_front();
-        queue.length.store(waiting.len() as u64, Ordering::Relaxed);
+        if waiting.is_empty() {
+            self.ready.fetch_and(!bit(cpu), Ordering::Relaxed);
+        }
         work
     }
 
-    /// Tells whether the queue of processor `cpu` holds work.
-    pub fn has_work(&self, cpu: usize) -> bool {
-        self.queues.get(cpu).is_some_and(|queue| queue.length.load(Ordering::Relaxed) != 0)
+    /// Tells whether any queue holds work.
+    #[inline]
+    pub fn has_work(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) != 0
     }
 
-    fn has_any(&self, count: usize) -> bool {
-        (0..count).any(|cpu| self.has_work(cpu))
-    }
-
-    /// Calls `halt` on processor `cpu`, unless there is work in any of the first `count` queues. `halt` returns when the processor
-    /// was woken, or earlier.
-    pub fn rest(&self, cpu: usize, count: usize, halt: impl FnOnce()) {
-        let bit = 1 << cpu;
-        self.idle.fetch_or(bit, Ordering::SeqCst);
+    /// Calls `halt` on processor `cpu`, unless there is work in any queue. `halt` returns when the processor was woken, or earlier.
+    pub fn rest(&self, cpu: usize, halt: impl FnOnce()) {
+        self.idle.fetch_or(bit(cpu), Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if !self.has_any(count) {
+        if !self.has_work() {
             halt();
         }
-        self.idle.fetch_and(!bit, Ordering::SeqCst);
+        self.idle.fetch_and(!bit(cpu), Ordering::SeqCst);
     }
+}
+
+/// Returns the bit of a processor.
+const fn bit(cpu: usize) -> u64 {
+    1 << cpu
 }
 
 #[cfg(test)]

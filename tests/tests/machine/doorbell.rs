@@ -53,7 +53,7 @@ impl Rig {
         let pins = Arc::new(PinService::new(Box::new(RunsMethod::new(Arc::clone(&view))), config));
         let syncs = SyncService::start(ram, SyncConfig::default(), |error| panic!("storage is good: {error}"));
         let interrupt = EventFd::new(libc::EFD_NONBLOCK).expect("an event");
-        let ring = Arc::new(CompletionRing::new(Arc::clone(&memory), range(1, completion::PAGES), interrupt));
+        let ring = Arc::new(CompletionRing::new(Arc::clone(&memory), range(1, completion::PAGES), Box::new(interrupt)));
         let device = Hypercall::new(HypercallConfig {
             memory: Arc::clone(&memory),
             pins,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use wirevm_abi::RamRange;
 use wirevm_agent::{Command, Event, FrameRow, MAIN_TASK, Reply, Request};
+use wirevm_devices::pin::LockFaults;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::sync::StorageFaults;
 use wirevm_map::KernReturn;
@@ -115,6 +116,8 @@ pub struct Setup {
     pub time_limit: Duration,
     /// What a storage error does.
     pub policy: StorageErrorPolicy,
+    /// What locks are told to do.
+    pub lock_faults: Option<LockFaults>,
     /// What storage is told to do.
     pub storage_faults: Option<StorageFaults>,
     /// Whether the guest boots one instruction at a time.
@@ -129,6 +132,7 @@ impl Default for Setup {
             quota: 256,
             time_limit: Duration::from_secs(60),
             policy: StorageErrorPolicy::Stop,
+            lock_faults: None,
             storage_faults: None,
             single_step: false,
         }
@@ -140,7 +144,7 @@ fn config(setup: &Setup, console: Console) -> MachineConfig {
         vcpus: setup.vcpus,
         archive: setup.archive.clone(),
         wire_quota_pages: setup.quota,
-        lock_faults: None,
+        lock_faults: setup.lock_faults.clone(),
         storage_faults: setup.storage_faults.clone(),
         store_dir: None,
         store_quota_pages: 0,

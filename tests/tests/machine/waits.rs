@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use wirevm_agent::Command;
 use wirevm_devices::durability::Durability;
+use wirevm_devices::pin::LockFaults;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::sync::StorageFaults;
 use wirevm_tests::needs::scratch_dir;
@@ -22,6 +23,15 @@ fn beats(output: &str) -> (u64, Duration, Duration) {
     let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
     let [beats, all, longest] = numbers[..] else { panic!("{line}") };
     (beats, Duration::from_micros(all), Duration::from_micros(longest))
+}
+
+/// Lets locks go on at its end, or a machine whose test fails would never end.
+struct Released(LockFaults);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 pub const CASES: &[Case] = &[
@@ -44,6 +54,44 @@ pub const CASES: &[Case] = &[
             "wiring 1 GiB: {all:?}, {beats} beats meanwhile, the longest {longest:?}; slowest command {slowest:?}"
         );
         assert!(beats > 1 && longest < all / 2, "{beats} beats in {all:?}, the longest {longest:?}");
+        lab.stop();
+    }),
+    ("agent_and_threads_go_on_whichever_processor_waits_for_its_locks", &[Need::Kvm, Need::Lock64MiB], || {
+        let locks = LockFaults::default();
+        let programs = archive(&[("pulse", &["wire", "4"])]);
+        let setup = Setup {
+            vcpus: 2,
+            archive: programs,
+            quota: 16 * MIB / PAGE,
+            lock_faults: Some(locks.clone()),
+            ..Setup::default()
+        };
+        let mut lab = Lab::of_programs(64 * MIB, &setup);
+        let _released = Released(locks.clone());
+        let mut slowest = Duration::ZERO;
+        // The thread that wires runs on any of the two.
+        for _ in 0..8 {
+            locks.hold();
+            let task = lab.run_program(0);
+            let clock = Instant::now();
+            while locks.waiting() == 0 {
+                assert!(clock.elapsed() < LIMIT, "nobody locks anything");
+                thread::sleep(Duration::from_millis(1));
+            }
+            for _ in 0..20 {
+                let clock = Instant::now();
+                lab.call_once(&Command::WireTotal);
+                slowest = slowest.max(clock.elapsed());
+                thread::sleep(Duration::from_millis(2));
+            }
+            assert_eq!(locks.waiting(), 1);
+            locks.release();
+            lab.expect_exit(task, 0, LIMIT);
+            let (beats, ..) = beats(&lab.output(task));
+            assert!(beats > 1, "{beats} beats");
+        }
+        println!("slowest command while a processor waits: {slowest:?}");
+        assert!(slowest < Duration::from_secs(1), "a command took {slowest:?}");
         lab.stop();
     }),
     ("thread_goes_on_while_storage_holds_the_sync_of_another", &[Need::Kvm, Need::Durable], || {

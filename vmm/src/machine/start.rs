@@ -8,12 +8,13 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use vmm_sys_util::eventfd::EventFd;
 use wirevm_abi::boot::MAX_VCPUS;
 use wirevm_abi::request::VcpuStart;
-use wirevm_abi::{PAGE_SIZE, RAM_BASE, port};
+use wirevm_abi::{PAGE_SIZE, RAM_BASE, completion, port, ring};
 use wirevm_devices::bus::{Bus, BusRange, PortDevice};
 use wirevm_devices::completion::CompletionRing;
 use wirevm_devices::durability::Durability;
 use wirevm_devices::guest_memory::GuestMemory;
 use wirevm_devices::hypercall::{Hypercall, HypercallConfig, VcpuStarter};
+use wirevm_devices::interrupt::Interrupt;
 use wirevm_devices::lifecycle::Lifecycle;
 use wirevm_devices::pin::{FaultyMethod, PinConfig, PinMethod, PinService, RunsMethod, map_entry_budget};
 use wirevm_devices::ramfile::{RamFile, RamState};
@@ -29,6 +30,7 @@ use super::shared::Shared;
 use crate::boot::{self, BootLayout, BootWith, COMPLETION_VECTOR, Image, ImageError, RING_VECTOR, SERIAL_VECTOR};
 use crate::channel::Channel;
 use crate::events::{self, Watch};
+use crate::interrupts::Interrupts;
 use crate::kvm;
 use crate::memory::GuestRam;
 use crate::outcome::Outcome;
@@ -36,19 +38,26 @@ use crate::vcpu::exit::RamAddresses;
 use crate::vcpu::{Meter, VcpuContext, VcpuHandles, VcpuListener, install_handler, run, set_up, single_step, tsc_khz};
 use crate::vm::Vm;
 
-/// Events between the host's threads and KVM.
-struct Wires {
-    ring: EventFd,
-    serial: EventFd,
-    completion: EventFd,
-    notify: EventFd,
-}
+/// The lines of devices.
+const RING: usize = 0;
+const SERIAL: usize = 1;
+const COMPLETION: usize = 2;
 
-impl Wires {
-    fn new() -> io::Result<Self> {
-        let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-        Ok(Self { ring: event()?, serial: event()?, completion: event()?, notify: event()? })
-    }
+/// Makes the lines. A ring's counters tell whether the guest has seen what an interrupt was for; of keys, and of room for replies,
+/// nobody can tell.
+fn interrupts(vcpus: u32, memory: &Arc<GuestRam>, layout: &BootLayout) -> io::Result<Interrupts> {
+    let unequal = |ring: u64, head: u64, tail: u64| {
+        let memory = Arc::clone(memory);
+        Box::new(move || memory.load(ring + head) != memory.load(ring + tail))
+    };
+    Interrupts::new(
+        vcpus,
+        vec![
+            (RING_VECTOR, unequal(layout.command_ring(), ring::HEAD_OFFSET, ring::TAIL_OFFSET)),
+            (SERIAL_VECTOR, Box::new(|| false)),
+            (COMPLETION_VECTOR, unequal(layout.completion_ring(), completion::HEAD_OFFSET, completion::TAIL_OFFSET)),
+        ],
+    )
 }
 
 /// The host side of the contract for one machine.
@@ -80,8 +89,9 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
     let layout = boot::place(&image, ram.pages(), config.vcpus.into(), archive.len() as u64)?;
     let ram = Arc::new(ram);
     let memory = Arc::new(GuestRam::map(&ram)?);
-    let wires = Wires::new().map_err(host("events"))?;
-    let vm = virtual_machine(&kvm, &memory, &wires)?;
+    let interrupts = Arc::new(interrupts(config.vcpus, &memory, &layout).map_err(host("events"))?);
+    let notified = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("events"))?;
+    let vm = virtual_machine(&kvm, &memory, &interrupts, &notified)?;
     let vcpus = make_vcpus(&kvm, &vm, &config, &layout)?;
 
     let (handles, commands) = VcpuHandles::new(config.vcpus);
@@ -89,13 +99,13 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
     let shared = Shared::new(Arc::clone(&handles), Arc::clone(&memory), Arc::clone(&ram), layout);
     let shared = Arc::new(shared.map_err(host("events"))?);
     let view = Arc::new(View::new(&ram)?);
-    let services = services(&config, &ram, &memory, &view, &shared, (&layout, wires.completion))?;
+    let services = services(&config, &ram, &memory, &view, &shared, (&layout, interrupts.line(COMPLETION)))?;
     let witness = Witness::new(view, &ram)?;
     let rings = (layout.command_ring(), layout.reply_ring());
     let ended = shared.ended_event().map_err(host("events"))?;
-    let channel =
-        Channel::new(Arc::clone(&memory), rings, wires.ring, wires.notify, ended).map_err(host("message channel"))?;
-    let console = Arc::new(SerialConsole::new(wires.serial, config.console));
+    let channel = Channel::new(Arc::clone(&memory), rings, interrupts.line(RING), notified, ended)
+        .map_err(host("message channel"))?;
+    let console = Arc::new(SerialConsole::new(interrupts.line(SERIAL), config.console));
     let bus = Arc::new(build_bus(services.writers.as_ref().map(|writers| &writers.hypercall), &console)?);
     install_handler().map_err(host("signal handlers"))?;
 
@@ -120,6 +130,7 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
         index,
         vcpu,
         bus: Arc::clone(&bus),
+        interrupts: Arc::clone(&interrupts),
         meter: Arc::clone(&meter),
         ram: ram_addresses,
         commands,
@@ -143,10 +154,15 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
 }
 
 /// Creates the virtual machine.
-fn virtual_machine(kvm: &Kvm, memory: &GuestRam, wires: &Wires) -> Result<Vm, MachineError> {
+fn virtual_machine(
+    kvm: &Kvm,
+    memory: &GuestRam,
+    interrupts: &Interrupts,
+    notified: &EventFd,
+) -> Result<Vm, MachineError> {
     let vm = Vm::new(kvm, memory)?;
-    vm.route(&[(&wires.ring, RING_VECTOR), (&wires.serial, SERIAL_VECTOR), (&wires.completion, COMPLETION_VECTOR)])?;
-    vm.notify_on(port::NOTIFY, &wires.notify)?;
+    vm.route(interrupts)?;
+    vm.notify_on(port::NOTIFY, notified)?;
     Ok(vm)
 }
 
@@ -170,7 +186,7 @@ fn services(
     memory: &Arc<GuestRam>,
     view: &Arc<View>,
     shared: &Arc<Shared>,
-    (layout, completion): (&BootLayout, EventFd),
+    (layout, completion): (&BootLayout, Box<dyn Interrupt>),
 ) -> Result<Services, MachineError> {
     let pin_config = PinConfig {
         ram_pages: ram.pages(),

@@ -14,6 +14,7 @@ use super::exit::{self, RamAddresses, Step};
 use super::kick::Kicker;
 use super::meter::Meter;
 use super::state::enter;
+use crate::interrupts::Interrupts;
 use crate::outcome::Outcome;
 use crate::vm::{InternalError, internal_error};
 
@@ -44,6 +45,8 @@ pub struct VcpuContext {
     pub vcpu: VcpuFd,
     /// The port bus.
     pub bus: Arc<Bus>,
+    /// Where devices' interrupts go; it says there when it is outside the guest.
+    pub interrupts: Arc<Interrupts>,
     /// Counts what it carries out; all vCPUs share it.
     pub meter: Arc<Meter>,
     /// Where RAM is.
@@ -93,7 +96,10 @@ fn run_until_end(context: &mut VcpuContext) -> Outcome {
             }
         }
         let step = match context.vcpu.run() {
-            Ok(exit) => exit::handle(context.index, exit, &context.bus, context.ram),
+            Ok(exit) => {
+                let _away = context.interrupts.leave(context.index);
+                exit::handle(context.index, exit, &context.bus, context.ram)
+            }
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => {
                     context.vcpu.set_kvm_immediate_exit(0);

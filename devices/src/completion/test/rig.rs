@@ -120,7 +120,7 @@ impl Guest {
         let range = RamRange::new(FIRST, PAGES, 64).expect("inside RAM");
         let interrupt = EventFd::new(libc::EFD_NONBLOCK).expect("an event");
         let end = interrupt.try_clone().expect("an event");
-        let ring = set_up(CompletionRing::new(Arc::<Words>::clone(&memory), range, end));
+        let ring = set_up(CompletionRing::new(Arc::<Words>::clone(&memory), range, Box::new(end)));
         Self { memory, ring: Arc::new(ring), interrupt }
     }
 

@@ -68,8 +68,8 @@ impl Machine {
 
     fn run(&self, cpu: usize) {
         while !self.stop.load(Ordering::SeqCst) {
-            if let Some(work) = self.queues.pop(cpu, CPUS) {
-                self.queues.share(CPUS, |idle| self.wake(idle));
+            if let Some(work) = self.queues.pop(cpu) {
+                self.queues.share(|idle| self.wake(idle));
                 if let Some(less) = work.checked_sub(1) {
                     self.push(cpu, less);
                     self.push(cpu, less);
@@ -77,7 +77,7 @@ impl Machine {
                 self.done.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
-            self.queues.rest(cpu, CPUS, || {
+            self.queues.rest(cpu, || {
                 self.halted.fetch_add(1, Ordering::SeqCst);
                 self.halts[cpu].halt();
                 self.halted.fetch_sub(1, Ordering::SeqCst);
@@ -161,23 +161,39 @@ fn own_work_comes_oldest_first_and_before_that_of_others() {
     [(0, 1), (1, 10), (0, 2), (1, 11)]
         .into_iter()
         .for_each(|(cpu, work)| queues.push(cpu, work, |_| panic!("nobody is idle")));
-    assert!(queues.has_work(0) && !queues.has_work(2));
-    let taken: Vec<Option<u32>> = (0..5).map(|_| queues.pop(1, 2)).collect();
+    assert!(queues.has_work());
+    let taken: Vec<Option<u32>> = (0..5).map(|_| queues.pop(1)).collect();
     assert_eq!(taken, [Some(10), Some(11), Some(1), Some(2), None]);
-    queues.push(0, 3, |_| ());
-    assert_eq!(queues.pop(1, 1), None, "with one processor there is nobody else");
+    assert!(!queues.has_work());
+}
+
+#[test]
+fn work_of_a_processor_that_takes_none_is_done_by_one_that_always_has_its_own() {
+    let queues = RunQueues::new();
+    queues.push_quietly(3, 3);
+    queues.push_quietly(0, 0);
+    // What it does is ready again at once.
+    let does = || {
+        let work = queues.pop(0).expect("there is always work");
+        queues.push_quietly(0, work);
+        work
+    };
+    let done: Vec<u32> = (0..6).map(|_| does()).collect();
+    assert_eq!(done, [0, 0, 0, 0, 3, 0]);
+    // Taken over, it is one of its own: nothing is left with the other.
+    assert_eq!((queues.pop(3), queues.pop(3), queues.pop(3)), (Some(3), Some(0), None));
 }
 
 #[test]
 fn idle_processor_is_woken_by_one_push_only_and_rests_only_without_work() {
     let queues = RunQueues::new();
     let mut woken = Vec::new();
-    queues.rest(2, CPUS, || {
+    queues.rest(2, || {
         queues.push(0, 1, |cpu| woken.push(cpu));
         queues.push(0, 2, |cpu| woken.push(cpu));
     });
     assert_eq!(woken, [2]);
-    queues.rest(2, CPUS, || panic!("there is work"));
+    queues.rest(2, || panic!("there is work"));
     queues.push(0, 3, |_| panic!("nobody is idle any more"));
 }
 
@@ -185,14 +201,14 @@ fn idle_processor_is_woken_by_one_push_only_and_rests_only_without_work() {
 fn work_added_quietly_is_shared_when_its_processor_takes_other_work() {
     let queues = RunQueues::new();
     let mut woken = Vec::new();
-    queues.rest(3, CPUS, || {
+    queues.rest(3, || {
         queues.push_quietly(0, 1);
-        assert_eq!(queues.pop(0, CPUS), Some(1));
-        queues.share(CPUS, |_| panic!("nothing is left to share"));
+        assert_eq!(queues.pop(0), Some(1));
+        queues.share(|_| panic!("nothing is left to share"));
         [2, 3].into_iter().for_each(|work| queues.push_quietly(0, work));
-        assert_eq!(queues.pop(0, CPUS), Some(2));
-        queues.share(CPUS, |cpu| woken.push(cpu));
-        queues.share(CPUS, |_| panic!("nobody is idle any more"));
+        assert_eq!(queues.pop(0), Some(2));
+        queues.share(|cpu| woken.push(cpu));
+        queues.share(|_| panic!("nobody is idle any more"));
     });
     assert_eq!(woken, [3]);
 }
