@@ -8,7 +8,7 @@ use async_task::Runnable;
 
 use crate::events::Events;
 use crate::percpu;
-use crate::run_queues::RunQueues;
+use crate::run_queues::{Class, RunQueues};
 use crate::{arch, timer};
 
 static QUEUES: RunQueues<Runnable> = RunQueues::new();
@@ -19,22 +19,35 @@ pub fn events() -> &'static Events {
     &EVENTS
 }
 
-/// Adds a task. It runs on whatever processor comes to it first.
-pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-    let (runnable, handle) = async_task::spawn(task, schedule);
+/// Adds a program's thread. It runs on whatever processor comes to it first.
+pub fn spawn_thread(thread: impl Future<Output = ()> + Send + 'static) {
+    let (runnable, handle) = async_task::spawn(thread, |task| schedule(Class::Thread, task));
     handle.detach();
     runnable.schedule();
 }
 
-/// Puts a task that is ready at the end of this processor's queue.
-fn schedule(task: Runnable) {
+/// Adds a task that serves the host or all programs. It runs before any number of threads, on whatever processor comes to it first; it
+/// must give way, and not often.
+pub fn spawn_service(task: impl Future<Output = ()> + Send + 'static) {
+    let (runnable, handle) = async_task::spawn(task, |task| schedule(Class::Service, task));
+    handle.detach();
+    runnable.schedule();
+}
+
+/// Puts a task that is ready at the end of its queue.
+fn schedule(class: Class, task: Runnable) {
     let cpu = percpu::index();
     if percpu::block(cpu).runs_task.load(Ordering::Relaxed) {
-        QUEUES.push(cpu, task, percpu::interrupt);
+        QUEUES.push(cpu, class, task, percpu::interrupt);
     } else {
         // Between two tasks: the next one that this processor takes, if nobody else is ready.
-        QUEUES.push_quietly(cpu, task);
+        QUEUES.push_quietly(cpu, class, task);
     }
+}
+
+/// Wakes a processor that halts, if there is one: it looks for work, and sets its timer before it halts again.
+pub fn wake_idle() {
+    QUEUES.wake(percpu::interrupt);
 }
 
 /// Lets other tasks run.
@@ -55,6 +68,13 @@ pub async fn give_way() {
 #[inline]
 pub fn has_ready() -> bool {
     QUEUES.has_work() || arch::has_events()
+}
+
+/// Tells whether somebody waits whom a thread should not keep waiting for a whole turn: a task of the service, or the waiters of an
+/// interrupt.
+#[inline]
+pub fn has_urgent() -> bool {
+    QUEUES.has_service() || arch::has_events()
 }
 
 /// Runs tasks on this processor for ever, halting while none is ready.

@@ -20,9 +20,11 @@ use wirevm_map::{FrameRun, Host, HostError, PageRange, StoreId, StoreKind, Store
 use self::call_page::CallPage;
 use self::completions::CompletionRing;
 use self::requests::{Arrivals, Calls};
+use crate::executor;
 use crate::mem::SharedWords;
 use crate::pending::Pending;
 use crate::percpu;
+use crate::timer;
 
 /// What the host said in answer to `HELLO`.
 #[derive(Clone, Copy, Debug)]
@@ -107,9 +109,12 @@ impl KernelHost {
     }
 
     /// Locks this processor's call page. The host may take long to answer, so the processor leaves the task whose tables it has
-    /// loaded: nobody waits for it to forget translations.
+    /// loaded: nobody waits for it to forget translations. Neither does whoever waits for a moment: another processor looks after that.
     fn page(&self) -> MutexGuard<'_, CallPage> {
         percpu::leave_task();
+        if timer::is_awaited() {
+            executor::wake_idle();
+        }
         let page = self.pages.get(percpu::index()).expect("each processor has a call page");
         page.lock()
     }

@@ -3,7 +3,7 @@
 // UNSAFETY: the direct map makes every RAM page addressable; the functions below hand out only pages that the
 // loader reserved for the purpose (shared words) or that the frame allocator gave to nobody else.
 
-use core::alloc::{GlobalAlloc, Layout};
+use core::alloc::Layout;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -208,42 +208,48 @@ pub fn set_heap_limit(pages: u64) {
 
 /// Tells whether the heap has that room; it doubles by free frames if it hasn't, as far as it may.
 pub fn has_room(frames: &KernelFrames, room: Room) -> bool {
-    loop {
+    match room {
+        Room::Much => is_free(much_bytes()) || grows(frames),
+        Room::Little => is_free(LITTLE_ROOM_BYTES),
+        Room::None => true,
+    }
+}
+
+/// Returns what [`Room::Much`] stands for now: less than the half that was claimed last, for its own books are in it.
+fn much_bytes() -> usize {
+    usize::try_from(HEAP_PAGES.load(Ordering::Relaxed) * PAGE_SIZE / 16 * 7).unwrap_or(usize::MAX)
+}
+
+/// Doubles the heap until [`Room::Much`] is free; tells whether that is so, or what is left must do because there is no more.
+#[cold]
+fn grows(frames: &KernelFrames) -> bool {
+    /// One processor grows the heap at a time; the others find that it has grown.
+    static GROWTH: Mutex<()> = Mutex::new(());
+    let _growth = GROWTH.lock();
+    while !is_free(much_bytes()) {
         let pages = HEAP_PAGES.load(Ordering::Relaxed);
-        let bytes = match room {
-            // Less than the half that was claimed last, for its own books are in it.
-            Room::Much => usize::try_from(pages * PAGE_SIZE / 16 * 7).unwrap_or(usize::MAX),
-            Room::Little => LITTLE_ROOM_BYTES,
-            Room::None => return true,
+        let is_allowed = 2 * pages <= MAX_HEAP_PAGES.load(Ordering::Relaxed);
+        let Some(run) = is_allowed.then(|| frames.take(pages)).flatten() else {
+            return is_free(much_bytes() / LAST_RESORT);
         };
-        if is_free(bytes) {
-            return true;
-        }
-        // What it can't have more of it must make do with.
-        let last_resort = || room == Room::Much && is_free(bytes / LAST_RESORT);
-        if room != Room::Much || 2 * pages > MAX_HEAP_PAGES.load(Ordering::Relaxed) {
-            return last_resort();
-        }
-        let Some(run) = frames.take(pages) else { return last_resort() };
         if run.pages < pages {
             frames.give_back(run);
-            return last_resort();
+            return is_free(much_bytes() / LAST_RESORT);
         }
         // SAFETY: the frames come from the allocator and are never given back.
         unsafe { claim_heap(run.first, run.pages) };
     }
+    true
 }
 
-/// Tells whether the heap has `bytes` bytes in one piece.
+/// Tells whether the heap has `bytes` bytes in one piece. No other processor finds them taken meanwhile.
 fn is_free(bytes: usize) -> bool {
     let Ok(layout) = Layout::from_size_align(bytes.max(1), 16) else { return false };
+    let mut heap = HEAP.lock();
     // SAFETY: the layout is not empty, and what was allocated is given back with the same.
     unsafe {
-        let probe = HEAP.alloc(layout);
-        if !probe.is_null() {
-            HEAP.dealloc(probe, layout);
-        }
-        !probe.is_null()
+        let probe = heap.allocate(layout);
+        probe.inspect(|probe| heap.deallocate(probe.as_ptr(), layout)).is_some()
     }
 }
 

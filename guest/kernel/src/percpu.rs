@@ -26,7 +26,7 @@ pub const TSS_STRIDE: u16 = 16;
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct EntryBlock {
-    /// Stack pointer of the kernel where it entered ring 3; 0 while it is not there.
+    /// Stack pointer of the kernel where it last entered ring 3.
     pub kernel_rsp: u64,
     /// Address of the context to save the registers of ring 3 to.
     pub context: u64,
@@ -46,6 +46,8 @@ pub struct Cpu {
     pub runs_task: AtomicBool,
     /// Its local APIC's address.
     pub apic_id: AtomicU64,
+    /// Address of the registers of the thread that it took up last. Used by the processor alone.
+    pub thread: AtomicU64,
 }
 
 // SAFETY: see the fields: what is not atomic is written before the processor runs or used by no other one.
@@ -63,6 +65,7 @@ static CPUS: [Cpu; MAX_CPUS] = [const {
         space: AtomicPtr::new(null_mut()),
         runs_task: AtomicBool::new(false),
         apic_id: AtomicU64::new(0),
+        thread: AtomicU64::new(0),
     }
 }; MAX_CPUS];
 
@@ -164,8 +167,8 @@ impl Processors for Machine {
 /// such requests meanwhile.
 ///
 /// Translations are forgotten under a map's lock and the objects' lock, and under whatever locks a caller of a map's operation holds,
-/// such as the agent's. All those must be waited for like this. The kernel's other locks (frames, heap, queues, interrupt
-/// lines, call pages, what is under way at the host, rings, wakers, the console) are leaves, taken after those if at all: nothing under them changes
+/// such as the agent's. All those must be waited for like this. The kernel's other locks (frames, heap and its growth, queues,
+/// interrupt lines, call pages, what is under way at the host, rings, wakers, futexes, programs and what they are at, the console) are leaves, taken after those if at all: nothing under them changes
 /// page tables, so whoever holds one never waits for another processor, and plain spinning ends.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelRelax;

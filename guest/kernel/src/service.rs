@@ -155,10 +155,10 @@ pub fn run(info: &BootInfo, root: Frame, frames: &'static KernelFrames) -> ! {
         ring_vector: info.ring_vector,
     });
     let commands = Receiver::new(shared(info.command_ring, ring::PAGES));
-    executor::spawn(Arc::clone(&service).take_commands(commands));
-    executor::spawn(Arc::clone(&service).watch_keys(info.serial_vector));
+    executor::spawn_service(Arc::clone(&service).take_commands(commands));
+    executor::spawn_service(Arc::clone(&service).watch_keys(info.serial_vector));
     if hello.features & feature::COMPLETIONS != 0 {
-        executor::spawn(Arc::clone(&service).take_completions(info.completion_vector));
+        executor::spawn_service(Arc::clone(&service).take_completions(info.completion_vector));
     }
     arch::port_out(LIFECYCLE, LIFECYCLE_READY);
     executor::run()
@@ -222,7 +222,7 @@ impl Service {
                 if !self.replies.send(&words, 0) {
                     // The host goes on sending commands before it makes room, so they are taken meanwhile.
                     let replies = Arc::clone(&self.replies);
-                    executor::spawn(async move { replies.send_when_there_is_room(&words, 0).await });
+                    executor::spawn_service(async move { replies.send_when_there_is_room(&words, 0).await });
                 }
             }
             Answer::Exit { code } => self.agent.vm().host().exit(code),

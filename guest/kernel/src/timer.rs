@@ -2,7 +2,8 @@
 //!
 //! There is no tick. Each processor sets its own timer when it halts, to the next moment that somebody waits for, and when it
 //! lets a thread run, to the end of the thread's turn if that comes first. Whoever makes the next moment an earlier one is on a processor that
-//! will do either, so no moment is passed over.
+//! will do either; one that asks the host instead, which may take long, wakes one that halts, which sets its timer anew before it
+//! halts again. So no moment is passed over; only where every other processor runs a thread, one may come late by the rest of a turn.
 
 use alloc::collections::BTreeMap;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -79,6 +80,12 @@ fn note_next(waiting: &BTreeMap<(u64, u64), Waker>) {
     NEXT.store(next, Ordering::Release);
 }
 
+/// Tells whether somebody waits for a moment.
+#[inline]
+pub fn is_awaited() -> bool {
+    NEXT.load(Ordering::Acquire) != u64::MAX
+}
+
 /// Sets this processor's timer before it halts.
 pub fn before_halt() {
     let next = NEXT.load(Ordering::Acquire);
@@ -123,13 +130,13 @@ impl Turn {
         self.ran = self.ran.saturating_add(arch::ticks().saturating_sub(self.entered));
     }
 
-    /// Says after that whether the thread gives way: to a device's event as soon as it has had a little, so that events
-    /// which never end don't keep it from going on for ever; to other threads that are ready once it has had its share. If it
+    /// Says after that whether the thread gives way: to what is urgent as soon as it has had a little, so that what
+    /// never ends doesn't keep it from going on for ever; to other threads that are ready once it has had its share. If it
     /// doesn't, it is entered next.
-    pub fn is_over(&mut self, has_event: bool, others_are_ready: bool) -> bool {
-        let share = Self::share(has_event);
+    pub fn is_over(&mut self, has_urgent: bool, others_are_ready: bool) -> bool {
+        let share = Self::share(has_urgent);
         if self.ran >= share {
-            if has_event || others_are_ready {
+            if has_urgent || others_are_ready {
                 return true;
             }
             *self = Self::begin();
@@ -139,12 +146,12 @@ impl Turn {
     }
 
     /// Says whether a thread that the kernel has just done something for gives way. What the kernel does for it counts.
-    pub fn is_used_up(&self, has_event: bool, others_are_ready: bool) -> bool {
-        (has_event || others_are_ready) && arch::ticks().saturating_sub(self.began) >= Self::share(has_event)
+    pub fn is_used_up(&self, has_urgent: bool, others_are_ready: bool) -> bool {
+        (has_urgent || others_are_ready) && arch::ticks().saturating_sub(self.began) >= Self::share(has_urgent)
     }
 
-    fn share(has_event: bool) -> u64 {
-        if has_event { &SHORTEST_TURN } else { &TURN }.load(Ordering::Relaxed)
+    fn share(has_urgent: bool) -> u64 {
+        if has_urgent { &SHORTEST_TURN } else { &TURN }.load(Ordering::Relaxed)
     }
 }
 

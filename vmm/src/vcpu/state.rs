@@ -69,6 +69,8 @@ pub fn set_up(kvm: &Kvm, vcpu: &VcpuFd, index: u32, root: u64) -> Result<(), Sta
     (special.ds, special.es, special.fs, special.gs, special.ss) = (data, data, data, data, data);
     special.gdt.limit = 0;
     special.idt.limit = 0;
+    // A selector of a local descriptor table faults, instead of being looked up at address 0.
+    special.ldt = kvm_segment { unusable: 1, ..kvm_segment::default() };
     vcpu.set_sregs(&special).map_err(failed("special registers"))
 }
 

@@ -13,6 +13,8 @@ use x86_64::instructions::port::Port;
 use x86_64::instructions::tables::lidt;
 use x86_64::instructions::{hlt, interrupts, tlb};
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr2, Cr3, Cr3Flags, Cr4, Cr4Flags, Efer, EferFlags};
+use x86_64::registers::model_specific::{FsBase, GsBase};
+use x86_64::registers::segmentation::{DS, ES, FS, GS, Segment, SegmentSelector};
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::paging::PhysFrame;
 
@@ -43,6 +45,20 @@ pub fn switch_to(root: Frame) {
     let address = PhysAddr::new(RAM_BASE + root.0 * PAGE_SIZE);
     // SAFETY: every root carries the kernel's upper half, so code, stack and direct map stay where they are.
     unsafe { Cr3::write(PhysFrame::containing_address(address), Cr3Flags::empty()) };
+}
+
+/// Leaves nothing in the segment registers and bases that ring 3 may have set and the kernel does not use.
+pub fn clear_user_segments() {
+    // SAFETY: in 64-bit mode the kernel reaches no memory by these four, and a null selector is none that could be wrong.
+    unsafe {
+        DS::set_reg(SegmentSelector::NULL);
+        ES::set_reg(SegmentSelector::NULL);
+        FS::set_reg(SegmentSelector::NULL);
+        GS::set_reg(SegmentSelector::NULL);
+    }
+    // Not every processor clears the bases with their selectors.
+    FsBase::write(VirtAddr::zero());
+    GsBase::write(VirtAddr::zero());
 }
 
 /// Forgets the translation of one virtual page.

@@ -10,6 +10,7 @@
 use core::arch::{asm, global_asm};
 use core::fmt;
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 use super::trap::{PAGE_FAULT, TrapFrame, report_trap};
 use super::{access, cpu};
@@ -142,7 +143,7 @@ impl UserContext {
         Self { frame, fx: FxArea::new() }
     }
 
-    /// Lets the thread run until it traps. The page tables that it runs on must be loaded, and so must be its SSE state.
+    /// Lets the thread run until it traps. The page tables that it runs on must be loaded, and so must be [its own state](Self::load).
     pub fn enter(&mut self) -> Trap {
         // An instruction may end where the lower half does, and `iretq` to there would fault in the kernel.
         if self.frame.rip >= USER_END {
@@ -219,15 +220,26 @@ impl UserContext {
         self.frame.rsp
     }
 
-    /// Makes the thread's SSE and x87 state that of the processor.
-    pub fn load_fx(&self) {
+    /// Makes this processor ready for the thread: SSE and x87 state are the thread's, and no other thread has left anything in FS or
+    /// GS. The two are not kept: without FSGSBASE, which the kernel does not turn on, a program can give them no base of its own;
+    /// only where ring 3 runs natively below an emulated ring 0, the host may have turned it on.
+    ///
+    /// The upper halves of AVX registers stay as they are on a host of that kind: nothing that is emulated saves or clears them,
+    /// and CPUID does not offer them.
+    pub fn load(&self) {
+        let thread = &percpu::this().thread;
+        let address = &raw const *self as u64;
+        if thread.load(Ordering::Relaxed) != address {
+            thread.store(address, Ordering::Relaxed);
+            cpu::clear_user_segments();
+        }
         // SAFETY: the area is 512 bytes, aligned to 16, and was written by `new` or FXSAVE64, so no reserved bit of MXCSR is set; the
         // kernel itself uses none of these registers.
         unsafe { asm!("fxrstor64 [{}]", in(reg) &raw const self.fx, options(nostack, readonly)) };
     }
 
     /// Saves the processor's SSE and x87 state as the thread's.
-    pub fn save_fx(&mut self) {
+    pub fn save(&mut self) {
         // SAFETY: the area is 512 bytes, aligned to 16, and this context's own.
         unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut self.fx, options(nostack)) };
     }

@@ -2,7 +2,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::RunQueues;
+use super::{Class, RunQueues};
 
 const CPUS: usize = 4;
 
@@ -54,7 +54,7 @@ impl Machine {
     }
 
     fn push(&self, cpu: usize, work: Work) {
-        self.queues.push(cpu, work, |idle| {
+        self.queues.push(cpu, Class::Thread, work, |idle| {
             assert_ne!(idle, cpu, "who pushes is not idle");
             self.wake(idle);
         });
@@ -160,7 +160,7 @@ fn own_work_comes_oldest_first_and_before_that_of_others() {
     let queues = RunQueues::new();
     [(0, 1), (1, 10), (0, 2), (1, 11)]
         .into_iter()
-        .for_each(|(cpu, work)| queues.push(cpu, work, |_| panic!("nobody is idle")));
+        .for_each(|(cpu, work)| queues.push(cpu, Class::Thread, work, |_| panic!("nobody is idle")));
     assert!(queues.has_work());
     let taken: Vec<Option<u32>> = (0..5).map(|_| queues.pop(1)).collect();
     assert_eq!(taken, [Some(10), Some(11), Some(1), Some(2), None]);
@@ -170,12 +170,12 @@ fn own_work_comes_oldest_first_and_before_that_of_others() {
 #[test]
 fn work_of_a_processor_that_takes_none_is_done_by_one_that_always_has_its_own() {
     let queues = RunQueues::new();
-    queues.push_quietly(3, 3);
-    queues.push_quietly(0, 0);
+    queues.push_quietly(3, Class::Thread, 3);
+    queues.push_quietly(0, Class::Thread, 0);
     // What it does is ready again at once.
     let does = || {
         let work = queues.pop(0).expect("there is always work");
-        queues.push_quietly(0, work);
+        queues.push_quietly(0, Class::Thread, work);
         work
     };
     let done: Vec<u32> = (0..6).map(|_| does()).collect();
@@ -185,16 +185,44 @@ fn work_of_a_processor_that_takes_none_is_done_by_one_that_always_has_its_own() 
 }
 
 #[test]
+fn work_of_the_service_comes_before_threads_and_by_turns_with_them() {
+    let queues = RunQueues::new();
+    (0..3).for_each(|work| queues.push_quietly(0, Class::Thread, work));
+    assert!(!queues.has_service());
+    queues.push(1, Class::Service, 10, |_| panic!("nobody is idle"));
+    assert!(queues.has_service());
+    let does = |cpu| {
+        let work = queues.pop(cpu).expect("there is always work");
+        let class = if work < 10 { Class::Thread } else { Class::Service };
+        queues.push_quietly(0, class, work);
+        work
+    };
+    assert_eq!((0..5).map(|_| does(0)).collect::<Vec<u32>>(), [10, 0, 10, 1, 10]);
+    assert_eq!(does(2), 10, "each processor takes turns of its own");
+}
+
+#[test]
+fn work_of_the_service_alone_needs_no_turns() {
+    let queues = RunQueues::new();
+    queues.push_quietly(0, Class::Service, 1);
+    queues.push_quietly(0, Class::Service, 2);
+    assert_eq!((queues.pop(3), queues.pop(3), queues.pop(3)), (Some(1), Some(2), None));
+    assert!(!queues.has_work());
+    queues.rest(2, || queues.push(0, Class::Service, 1, |cpu| assert_eq!(cpu, 2)));
+    queues.rest(2, || panic!("there is work"));
+}
+
+#[test]
 fn idle_processor_is_woken_by_one_push_only_and_rests_only_without_work() {
     let queues = RunQueues::new();
     let mut woken = Vec::new();
     queues.rest(2, || {
-        queues.push(0, 1, |cpu| woken.push(cpu));
-        queues.push(0, 2, |cpu| woken.push(cpu));
+        queues.push(0, Class::Thread, 1, |cpu| woken.push(cpu));
+        queues.push(0, Class::Thread, 2, |cpu| woken.push(cpu));
     });
     assert_eq!(woken, [2]);
     queues.rest(2, || panic!("there is work"));
-    queues.push(0, 3, |_| panic!("nobody is idle any more"));
+    queues.push(0, Class::Thread, 3, |_| panic!("nobody is idle any more"));
 }
 
 #[test]
@@ -202,10 +230,10 @@ fn work_added_quietly_is_shared_when_its_processor_takes_other_work() {
     let queues = RunQueues::new();
     let mut woken = Vec::new();
     queues.rest(3, || {
-        queues.push_quietly(0, 1);
+        queues.push_quietly(0, Class::Thread, 1);
         assert_eq!(queues.pop(0), Some(1));
         queues.share(|_| panic!("nothing is left to share"));
-        [2, 3].into_iter().for_each(|work| queues.push_quietly(0, work));
+        [2, 3].into_iter().for_each(|work| queues.push_quietly(0, Class::Thread, work));
         assert_eq!(queues.pop(0), Some(2));
         queues.share(|cpu| woken.push(cpu));
         queues.share(|_| panic!("nobody is idle any more"));

@@ -61,13 +61,17 @@ pub async fn carry_out(process: &Arc<Process>, context: &mut UserContext) -> Flo
     Flow::GoOn
 }
 
-/// Returns what room the kernel wants before a call: little for one that gives memory back, and none for one that others wait for, so
-/// that a program can always help itself.
+/// Returns what room the kernel wants before a call: little for one that gives memory back, and none for one that others wait for or that
+/// takes none, so that a program can always help itself.
 const fn room_for(number: u64) -> Room {
     match number {
-        user::FUTEX_WAKE | user::THREAD_JOIN | user::WAIT | user::SLEEP | user::YIELD | user::OBJECT_CLOSE => {
-            Room::None
-        }
+        user::FUTEX_WAKE
+        | user::THREAD_JOIN
+        | user::WAIT
+        | user::SLEEP
+        | user::YIELD
+        | user::OBJECT_CLOSE
+        | user::PROCESSORS => Room::None,
         user::VM_DEALLOCATE | user::VM_MAP_UNWIRE | user::MUNLOCK | user::MUNLOCKALL => Room::Little,
         _ => Room::Much,
     }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
 
 use wirevm_abi::user;
@@ -29,7 +29,7 @@ const ENDED_VALUE: u64 = u64::MAX;
 /// [`TooMany`] when the program has too many, or is ending.
 pub fn start(process: &Arc<Process>, context: Box<UserContext>) -> Result<u64, TooMany> {
     let number = process.add_thread()?;
-    executor::spawn(run(Arc::clone(process), number, context));
+    executor::spawn_thread(run(Arc::clone(process), number, context));
     Ok(number)
 }
 
@@ -45,10 +45,11 @@ async fn run(process: Arc<Process>, number: u64, mut context: Box<UserContext>) 
 async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64 {
     let mut turn = Turn::begin();
     loop {
+        let mut has_waited = false;
         match (Ring3 { process, context, turn: &mut turn }).await {
             None => return ENDED_VALUE,
             Some(Trap::Call) => {
-                let flow = calls::carry_out(process, context).await;
+                let flow = noting(&mut has_waited, calls::carry_out(process, context)).await;
                 if let Flow::End(value) = flow {
                     return value;
                 }
@@ -56,7 +57,7 @@ async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64
             }
             Some(Trap::PageFault { address, error_code }) => {
                 let resolved = if process.programs().admits_fault() {
-                    process.map().fault(address, access_of(error_code)).await
+                    noting(&mut has_waited, process.map().fault(address, access_of(error_code))).await
                 } else {
                     Err(KernReturn::ResourceShortage)
                 };
@@ -72,11 +73,24 @@ async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64
             Some(Trap::Interrupt(_)) => {}
         }
         // Calls and faults that never wait would keep the processor for ever otherwise: no interrupt is taken in them.
-        if turn.is_used_up(arch::has_events(), executor::has_ready()) {
+        if has_waited {
+            turn = Turn::begin();
+        } else if turn.is_used_up(executor::has_urgent(), executor::has_ready()) {
             executor::give_way().await;
             turn = Turn::begin();
         }
     }
+}
+
+/// Awaits `work`, and notes in `has_waited` whether it had to wait: others had the processor meanwhile.
+async fn noting<T>(has_waited: &mut bool, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        let polled = work.as_mut().poll(context);
+        *has_waited |= polled.is_pending();
+        polled
+    })
+    .await
 }
 
 /// Begins what the memory system does for nobody who waits, and lets the executor go on with it.
@@ -85,7 +99,7 @@ async fn run_background(process: &Process) {
         // Begun here: whoever looks behind the call finds that the host has been asked.
         let is_over = poll_fn(|context| Poll::Ready(work.as_mut().poll(context).is_ready())).await;
         if !is_over {
-            executor::spawn(work);
+            executor::spawn_service(work);
         }
     }
 }
@@ -148,7 +162,7 @@ impl Future for Ring3<'_> {
             return Poll::Ready(None);
         }
         process.space().load();
-        context.load_fx();
+        context.load();
         turn.enter();
         let left = loop {
             match context.enter() {
@@ -172,7 +186,7 @@ impl Future for Ring3<'_> {
                         break Poll::Ready(None);
                     }
                     // One that an interrupt found behind the last address of the lower half must not be entered again.
-                    if turn.is_over(arch::has_events(), executor::has_ready()) {
+                    if turn.is_over(executor::has_urgent(), executor::has_ready()) {
                         // To the end of the queue, for another turn.
                         **turn = Turn::begin();
                         waker.waker().wake_by_ref();
@@ -185,7 +199,7 @@ impl Future for Ring3<'_> {
                 trap => break Poll::Ready(Some(trap)),
             }
         };
-        context.save_fx();
+        context.save();
         left
     }
 }
