@@ -158,23 +158,34 @@ fn calls_about_the_same_pages_wait_for_a_slow_lock() {
 #[test]
 fn unwire_of_a_lock_that_fails_in_the_end_finds_nothing_wired() {
     let (host, pins) = service(PAGES, 100);
+    let is_answered = AtomicBool::new(false);
+    let (pins, is_answered) = (&pins, &is_answered);
     let unwired = thread::scope(|scope| {
-        let (result, unwired) = while_slow(
+        let mut unwire = None;
+        let result = while_slow(
             &host,
             5,
             || {
                 host.with(|script| script.fail_lock = Some((1, libc::ENOMEM)));
                 pins.wire_all(&[range(0, 2), range(4, 4), range(10, 2)])
             },
-            |_| thread::sleep(A_WHILE),
-        )
-        .map_or_else(|error| (error.status(), scope.spawn(|| pins.unwire(range(0, 1)))), |()| panic!("it fails"));
-        assert_eq!(result, Status::RESOURCE_SHORTAGE);
-        unwired.join().expect("a thread")
+            |_| {
+                // What it is about is locked already; whether it is wired is not known before all of it is.
+                unwire = Some(scope.spawn(|| {
+                    let result = pins.unwire(range(0, 1));
+                    is_answered.store(true, Ordering::Release);
+                    result
+                }));
+                thread::sleep(A_WHILE);
+                assert!(!is_answered.load(Ordering::Acquire), "it is answered while the lock is in flight");
+            },
+        );
+        assert_eq!(result.expect_err("it fails").status(), Status::RESOURCE_SHORTAGE);
+        unwire.expect("it was begun").join().expect("a thread")
     });
     assert_eq!(unwired.expect_err("nothing is wired").status(), Status::INVALID_ARGUMENT);
     assert_eq!((locked(&host), pins.stats().wired_pages), (vec![], 0));
-    check_quiet(&host, &pins);
+    check_quiet(&host, pins);
 }
 
 #[test]
