@@ -222,8 +222,12 @@ impl PinService {
             state.doubtful.remove(*edge);
         }
         for edge in edges {
-            // Older deferred pages beside it go in the same call. Another call may have come first.
-            if let Some(run) = state.deferred.holding(edge.first()) {
+            // Older deferred pages beside it go in the same call. Another call may have come first, for a part of it as well.
+            let mut rest = Some(edge);
+            while let Some(run) =
+                rest.and_then(|rest| state.deferred.first_in(rest)).and_then(|page| state.deferred.holding(page))
+            {
+                rest = PageRun::new(run.end(), edge.end());
                 state = self.release(state, run, false);
             }
         }
@@ -242,10 +246,14 @@ impl PinService {
             && !state.locked.is_empty()
         {
             // One call for everything removes map entries and never needs more.
-            state.unlock_calls += 1;
-            if self.method.unlock(all).is_ok() {
-                state.all_unlocked();
-            }
+            state.begin_unlocking_all();
+            let claim = self.claim(&mut state, vec![all]);
+            self.publish(&state);
+            drop(state);
+            let is_unlocked = self.method.unlock(all).is_ok();
+            state = self.state();
+            state.end_unlocking_all(is_unlocked);
+            claim.end(&mut state);
         }
         let mut from = 0;
         while let Some(run) = state.deferred.next_from(from) {

@@ -184,10 +184,22 @@ impl State {
         self.deferred = self.locked.clone();
     }
 
-    /// Takes note that nothing is locked any more.
-    pub(super) fn all_unlocked(&mut self) {
-        self.locked = RunSet::default();
-        self.deferred = RunSet::default();
+    /// Takes note that everything, all of it deferred, is being unlocked.
+    pub(super) fn begin_unlocking_all(&mut self) {
+        self.unlock_calls += 1;
+        self.unlocking_pages = self.deferred.pages();
+        self.unsure = std::mem::take(&mut self.deferred);
+    }
+
+    /// Takes note of what came of it.
+    pub(super) fn end_unlocking_all(&mut self, is_unlocked: bool) {
+        self.unlocking_pages = 0;
+        self.unsure = RunSet::default();
+        if is_unlocked {
+            self.locked = RunSet::default();
+        } else {
+            self.deferred = self.locked.clone();
+        }
     }
 
     pub(super) fn stats(&self) -> PinStats {

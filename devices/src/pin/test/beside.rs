@@ -189,6 +189,27 @@ fn unwire_of_a_lock_that_fails_in_the_end_finds_nothing_wired() {
 }
 
 #[test]
+fn unwire_of_several_runs_unlocks_what_another_call_has_left_of_a_later_one() {
+    let (host, pins) = service(PAGES, 100);
+    let both = [range(0, 4), range(10, 4)];
+    pins.wire_all(&both).expect("wired");
+    let result = while_slow(
+        &host,
+        1,
+        || pins.unwire_all(&both),
+        |_| {
+            // The later run is deferred meanwhile; this call can't unlock it, and takes its first page.
+            host.with(|script| script.fail_unlock = Some(0));
+            pins.wire(range(10, 1)).expect("wired");
+            host.with(|script| script.fail_unlock = None);
+        },
+    );
+    result.expect("unwired");
+    assert_eq!((locked(&host), pins.stats().deferred_pages), (vec![10], 0));
+    check_quiet(&host, &pins);
+}
+
+#[test]
 fn lock_that_fails_beside_another_leaves_the_other_alone() {
     let (host, pins) = service(PAGES, 100);
     // Deferred pages within what fails: one in a run that the host is asked about, one in a run that it is not.
@@ -232,6 +253,34 @@ fn release_of_everything_waits_for_who_is_at_work() {
     });
     assert_eq!((locked(&host), pins.stats().wired_pages, pins.count(4)), (vec![], 0, 0));
     check_quiet(&host, &pins);
+}
+
+#[test]
+fn nobody_waits_for_a_slow_release_of_everything_who_asks_what_is_held() {
+    let (host, pins) = service(PAGES, 100);
+    pins.wire_all(&[range(4, 4), range(20, 2)]).expect("wired");
+    let done = AtomicBool::new(false);
+    let (pins, done) = (&pins, &done);
+    thread::scope(|scope| {
+        while_slow(
+            &host,
+            5,
+            || pins.release_all(),
+            |_| {
+                assert!(!pins.is_held(run(20, 22)) && pins.count(4) == 0);
+                // They are locked until the host says otherwise.
+                assert_eq!((pins.stats().wired_pages, pins.stats().deferred_pages), (0, 6));
+                scope.spawn(|| {
+                    pins.wire(range(30, 1)).expect("wired");
+                    done.store(true, Ordering::Release);
+                });
+                thread::sleep(A_WHILE);
+                assert!(!done.load(Ordering::Acquire), "it would be unlocked together with the rest");
+            },
+        );
+    });
+    assert_eq!((locked(&host), pins.stats().wired_pages), (vec![30], 1));
+    check_quiet(&host, pins);
 }
 
 #[test]
