@@ -65,7 +65,10 @@ pub trait Platform<P: Ports>: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Returns how many programs, their children included, have not ended. One counts until [`Program::poll_end`] has woken whoever waits.
+    /// Returns how many programs, their children included, have not ended. One counts until its map is empty and its objects are
+    /// gone, so that checks that find none know all there is; a child, also, does not count longer than what has made it. Whoever
+    /// waits in [`Program::poll_end`] may be woken a little later: of a program that it has started, the agent knows for itself
+    /// whether it has been told of the end.
     ///
     /// [`Program::poll_end`]: crate::Program::poll_end
     fn running_programs(&self) -> u64 {
