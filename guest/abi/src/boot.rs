@@ -28,6 +28,18 @@ pub const DIRECT_BASE: u64 = 0xffff_c000_0000_0000;
 /// Most vCPUs of a machine.
 pub const MAX_VCPUS: u64 = 16;
 
+/// Free pages that each vCPU beside the first takes to start: 56 of stacks, and tables that map them.
+pub const PAGES_PER_FURTHER_VCPU: u64 = 60;
+
+/// Pages that a host leaves free, at least, for the guest to start in: the first vCPU's tables and what the guest must keep of
+/// its own to take commands, a 32nd of RAM for what grows with RAM, and [`PAGES_PER_FURTHER_VCPU`].
+///
+/// A host that has less refuses to boot: the guest could only panic.
+#[must_use]
+pub const fn least_free_pages(ram_pages: u64, vcpus: u64) -> u64 {
+    96 + ram_pages / 32 + vcpus.saturating_sub(1).saturating_mul(PAGES_PER_FURTHER_VCPU)
+}
+
 /// Most runs of zero pages that the boot info lists.
 pub const MAX_ZERO_RUNS: usize = 16;
 
@@ -55,7 +67,7 @@ pub struct BootInfo {
     /// Number of vCPUs: 1 to [`MAX_VCPUS`].
     pub vcpus: u64,
     /// The pages that the loader used, one run from page 0: image, this page, call pages, rings, report page,
-    /// the host's page tables, and the archive. Everything else is free.
+    /// the host's page tables, and the archive. Everything else is free: [`least_free_pages`] or more.
     pub reserved_pages: u64,
     /// The host's page tables, within the reserved pages; the first one is the top level.
     pub boot_tables: PageRun,

@@ -3,7 +3,7 @@
 
 use wirevm_abi::PAGE_SIZE;
 use wirevm_abi::RAM_BASE;
-use wirevm_abi::boot::{BootInfo, DIRECT_BASE, IMAGE_BASE};
+use wirevm_abi::boot::{BootInfo, DIRECT_BASE, IMAGE_BASE, PAGES_PER_FURTHER_VCPU};
 use wirevm_map::{FrameRun, Frames};
 
 use crate::arch::{TRAP_STACK_BYTES, TRAP_STACKS};
@@ -27,6 +27,8 @@ const TRAP_PAGES: u64 = TRAP_STACK_BYTES as u64 / PAGE_SIZE;
 pub const TRAP_STACK_STRIDE: u64 = (1 + TRAP_PAGES) * PAGE_SIZE;
 
 const _: () = assert!(1 + MAIN_PAGES + TRAP_STACKS as u64 * (1 + TRAP_PAGES) <= STACKS_STRIDE_PAGES);
+// With the tables above the first one's stacks: one of each level.
+const _: () = assert!(MAIN_PAGES + TRAP_STACKS as u64 * TRAP_PAGES + 3 <= PAGES_PER_FURTHER_VCPU);
 
 const fn root_index(address: u64) -> u64 {
     (address >> 39) % 512

@@ -30,23 +30,31 @@ pub enum ImageError {
         ram_end: u64,
     },
     /// Image and boot structures do not leave room for a guest.
-    #[error("the guest image and what it boots with need {need} pages, RAM has {ram_pages}")]
+    #[error(
+        "the guest image and what it boots and starts with on {} need {need} pages, RAM has {ram_pages}",
+        processors(*vcpus)
+    )]
     TooLarge {
         /// Pages needed.
         need: u64,
+        /// The guest's vCPUs.
+        vcpus: u64,
         /// Pages there.
         ram_pages: u64,
     },
     /// Image, boot structures and programs do not leave room for a guest.
     #[error(
-        "the programs take {archive_pages} pages, the guest image and what it boots with {other_pages}, RAM has \
-         {ram_pages}, and one must be left"
+        "the programs take {archive_pages} pages, the guest image and what it boots and starts with on {} {other_pages}, RAM \
+         has {ram_pages}",
+        processors(*vcpus)
     )]
     ProgramsTooLarge {
         /// Pages that the archive of programs takes.
         archive_pages: u64,
         /// Pages that all the rest takes.
         other_pages: u64,
+        /// The guest's vCPUs.
+        vcpus: u64,
         /// Pages there.
         ram_pages: u64,
     },
@@ -56,6 +64,11 @@ pub enum ImageError {
     /// Writing to RAM failed.
     #[error("guest RAM cannot be written")]
     Place(#[source] GuestMemoryError),
+}
+
+/// Says how many processors.
+fn processors(vcpus: u64) -> String {
+    if vcpus == 1 { "1 processor".to_owned() } else { format!("{vcpus} processors") }
 }
 
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]

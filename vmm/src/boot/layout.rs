@@ -1,6 +1,6 @@
 //! Where things go in RAM: the image where it says, everything else behind it, in one run from page 0.
 
-use wirevm_abi::boot::PageRun;
+use wirevm_abi::boot::{PageRun, least_free_pages};
 use wirevm_abi::{PAGE_SIZE, RAM_BASE, RamRange, Status, completion, ring};
 
 use super::image::{Image, ImageError};
@@ -29,22 +29,22 @@ const fn address(page: u64) -> Placement {
 /// Lays out RAM for an image on so many vCPUs, with an archive of `archive_bytes` bytes; 0 for none.
 ///
 /// # Errors
-/// [`ImageError::TooLarge`] or [`ImageError::ProgramsTooLarge`] when nothing would be left for the guest.
+/// [`ImageError::TooLarge`] or [`ImageError::ProgramsTooLarge`] when fewer than [`least_free_pages`] would be left for the guest.
 pub fn place(image: &Image<'_>, ram_pages: u64, vcpus: u64, archive_bytes: u64) -> Result<BootLayout, ImageError> {
     let info = image.pages();
     // Boot info, call pages, report page, two message rings, completion ring.
     let tables = info + 1 + vcpus + 1 + 2 * ring::PAGES + completion::PAGES;
     let archive = tables + table_pages(ram_pages);
-    if archive >= ram_pages {
-        return Err(ImageError::TooLarge { need: archive + 1, ram_pages });
+    let need = archive + least_free_pages(ram_pages, vcpus);
+    if need > ram_pages {
+        return Err(ImageError::TooLarge { need, vcpus, ram_pages });
     }
     let archive_pages = archive_bytes.div_ceil(PAGE_SIZE);
     // No sum of a number of pages and one of bytes in pages is too large.
-    let end = archive + archive_pages;
-    if end >= ram_pages {
-        return Err(ImageError::ProgramsTooLarge { archive_pages, other_pages: archive, ram_pages });
+    if need + archive_pages > ram_pages {
+        return Err(ImageError::ProgramsTooLarge { archive_pages, other_pages: need, vcpus, ram_pages });
     }
-    Ok(BootLayout { vcpus, ram_pages, info, tables, archive, end })
+    Ok(BootLayout { vcpus, ram_pages, info, tables, archive, end: archive + archive_pages })
 }
 
 impl BootLayout {
@@ -145,6 +145,7 @@ impl BootLayout {
 #[cfg(test)]
 mod test {
     use wirevm_abi::RAM_BASE;
+    use wirevm_abi::boot::{PAGES_PER_FURTHER_VCPU, least_free_pages};
 
     use super::{BootLayout, place};
     use crate::boot::image::test::image;
@@ -153,7 +154,11 @@ mod test {
     const RAM_PAGES: u64 = 512;
 
     fn placed(vcpus: u64, archive_bytes: u64) -> Result<BootLayout, ImageError> {
-        place(&Image::new(&image(RAM_BASE, 16), RAM_PAGES).expect("an image"), RAM_PAGES, vcpus, archive_bytes)
+        placed_in(RAM_PAGES, vcpus, archive_bytes)
+    }
+
+    fn placed_in(ram_pages: u64, vcpus: u64, archive_bytes: u64) -> Result<BootLayout, ImageError> {
+        place(&Image::new(&image(RAM_BASE, 16), ram_pages).expect("an image"), ram_pages, vcpus, archive_bytes)
     }
 
     #[test]
@@ -168,12 +173,13 @@ mod test {
             assert_eq!((with.archive().first, with.archive().pages), (without.reserved_pages(), pages));
             assert_eq!(with.reserved_pages(), without.reserved_pages() + pages);
         }
-        assert_eq!(placed(16, 0).expect("fits").reserved_pages(), without.reserved_pages() + 13);
+        let [three, sixteen] = [3, 16].map(|vcpus| placed_in(2048, vcpus, 0).expect("fits").reserved_pages());
+        assert_eq!(sixteen, three + 13);
     }
 
     #[test]
     fn each_vcpu_has_a_call_page_of_its_own() {
-        let layout = placed(16, 0).expect("fits");
+        let layout = placed_in(2048, 16, 0).expect("fits");
         let pages = layout.call_pages().expect("inside RAM");
         assert_eq!(pages.len(), 16);
         for (page, vcpu) in pages.iter().zip(0..) {
@@ -183,18 +189,37 @@ mod test {
     }
 
     #[test]
-    fn archive_must_leave_a_page() {
-        let free = RAM_PAGES - placed(1, 0).expect("fits").reserved_pages();
-        assert_eq!(placed(1, (free - 1) * 4096).expect("one is left").reserved_pages(), RAM_PAGES - 1);
-        for bytes in [(free - 1) * 4096 + 1, free * 4096, u64::MAX] {
-            let refused = placed(1, bytes).expect_err("too large");
-            let ImageError::ProgramsTooLarge { archive_pages, other_pages, ram_pages } = refused else {
-                panic!("{refused}")
-            };
-            assert_eq!((archive_pages, other_pages + free, ram_pages), (bytes.div_ceil(4096), 512, 512));
+    fn archive_must_leave_what_the_guest_starts_with() {
+        for vcpus in [1, 2, 5] {
+            let spare =
+                RAM_PAGES - placed(vcpus, 0).expect("fits").reserved_pages() - least_free_pages(RAM_PAGES, vcpus);
+            let most = placed(vcpus, spare * 4096).expect("enough is left");
+            assert_eq!(RAM_PAGES - most.reserved_pages(), least_free_pages(RAM_PAGES, vcpus));
+            for bytes in [spare * 4096 + 1, (spare + 1) * 4096, u64::MAX] {
+                let refused = placed(vcpus, bytes).expect_err("too large");
+                let ImageError::ProgramsTooLarge { archive_pages, other_pages, vcpus: told, ram_pages } = refused
+                else {
+                    panic!("{refused}")
+                };
+                assert_eq!((archive_pages, other_pages + spare, ram_pages), (bytes.div_ceil(4096), 512, 512));
+                assert_eq!(told, vcpus);
+            }
         }
         let large = image(RAM_BASE, 500 * 4096);
         let large = Image::new(&large, RAM_PAGES).expect("an image");
         assert!(matches!(place(&large, RAM_PAGES, 1, 1), Err(ImageError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn further_vcpus_must_have_pages_to_start_in() {
+        let refused = placed(16, 0).expect_err("2 MiB are not enough for 16");
+        let ImageError::TooLarge { need, vcpus: 16, ram_pages: RAM_PAGES } = refused else { panic!("{refused}") };
+        // The calls of 15 more have a page each.
+        let one = placed(1, 0).expect("fits").reserved_pages() + least_free_pages(RAM_PAGES, 1);
+        assert_eq!(need, one + 15 * (1 + PAGES_PER_FURTHER_VCPU));
+        for (ram_pages, vcpus) in [(1024, 8), (2048, 16), ((1 << 31) - 512, 16)] {
+            let layout = placed_in(ram_pages, vcpus, 0).expect("fits");
+            assert!(ram_pages - layout.reserved_pages() >= least_free_pages(ram_pages, vcpus));
+        }
     }
 }

@@ -200,7 +200,8 @@ fn services(
     };
     let pins = Arc::new(PinService::new(locks, pin_config));
     let syncs = Arc::new(start_syncs(config, ram, shared, &pins)?);
-    let too_large = |_| ImageError::TooLarge { need: layout.reserved_pages(), ram_pages: ram.pages() };
+    let (need, vcpus) = (layout.reserved_pages(), layout.vcpus());
+    let too_large = |_| ImageError::TooLarge { need, vcpus, ram_pages: ram.pages() };
     let call_pages = layout.call_pages().map_err(too_large)?;
     let reach: Arc<dyn GuestMemory> = Arc::clone(memory) as Arc<dyn GuestMemory>;
     let ring = layout.completion_range().map_err(too_large)?;
