@@ -23,12 +23,14 @@ pub struct Measurement {
 pub struct BenchReport {
     /// Name of the benchmark.
     pub benchmark: String,
+    /// How many vCPUs the guest has.
+    pub vcpus: u32,
     /// The numbers.
     pub measurements: Vec<Measurement>,
 }
 
 impl BenchReport {
-    /// Returns the report as a table. A number above what it should not exceed is marked with `!`.
+    /// Returns the report as a table below what it is about. A number above what it should not exceed is marked with `!`.
     #[must_use]
     pub fn text(&self) -> String {
         let columns = [
@@ -38,7 +40,8 @@ impl BenchReport {
             Column { heading: "at most", align: Align::Right, widest: 30 },
         ];
         let rows: Vec<_> = self.measurements.iter().map(row).collect();
-        table(&columns, &rows)
+        let name = &self.benchmark;
+        format!("  benchmark  {name}\n  vCPUs      {}\n\n{}", self.vcpus, table(&columns, &rows))
     }
 
     /// Returns the report as a JSON document.
@@ -71,6 +74,7 @@ mod test {
         };
         BenchReport {
             benchmark: "boot".into(),
+            vcpus: 2,
             measurements: vec![
                 number("guest instructions to ready", Some(60_001), "instructions", Some(60_000)),
                 number("time to ready", Some(1_234_567), "ns", None),
@@ -81,7 +85,10 @@ mod test {
 
     #[test]
     fn numbers_stand_in_columns_and_excess_is_marked() {
-        let expected = "  measured                                  value  unit            at most
+        let expected = "  benchmark  boot
+  vCPUs      2
+
+  measured                                  value  unit            at most
   guest instructions to ready             !60,001  instructions     60,000
   time to ready                         1,234,567  ns
   resident memory              not countable here  bytes         8,388,608
@@ -93,7 +100,7 @@ mod test {
     fn document_holds_the_numbers_as_they_are() {
         let document: serde_json::Value =
             serde_json::from_str(&report().document().expect("a document")).expect("JSON");
-        assert_eq!(document["benchmark"], "boot");
+        assert_eq!((&document["benchmark"], &document["vcpus"]), (&"boot".into(), &2.into()));
         assert_eq!(document["measurements"][0]["value"], 60_001);
         assert_eq!(document["measurements"][2]["value"], serde_json::Value::Null);
     }
