@@ -14,6 +14,7 @@ mod fake_host;
 mod hosted;
 mod hosts;
 mod in_process;
+mod input;
 mod kvm_target;
 mod prepare;
 mod program;

@@ -7,7 +7,7 @@ mod store;
 
 use std::borrow::Cow;
 use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,13 +29,13 @@ use crate::fake_host::FakeConfig;
 use crate::hosted::{HostedConfig, HostedError, HostedTarget};
 use crate::hosts::{HostKind, On};
 use crate::in_process::Limits;
+use crate::input::read_file;
 use crate::program::Program;
 use crate::report::MachineReport;
-use crate::size::Bytes;
 
 /// The guest image that is built with this program.
 static BUILT_IN_IMAGE: &[u8] = include_bytes!(env!("WIREVM_GUEST_IMAGE"));
-/// Largest guest image that is read: a device or pipe may have no end.
+/// Largest guest image that is read.
 const MAX_IMAGE_BYTES: u64 = 256 << 20;
 /// What is told of the guest where no image is booted.
 const IN_PROCESS: &str = "no image: its memory system, in this process";
@@ -256,15 +256,10 @@ fn limits(options: &MachineOptions) -> Result<Limits, CommandError> {
 
 fn read_image(kernel: Option<&Path>) -> Result<(Cow<'static, [u8]>, String), CommandError> {
     let Some(path) = kernel else { return Ok((Cow::Borrowed(BUILT_IN_IMAGE), "built in".to_owned())) };
-    let refused = |reason: &dyn std::fmt::Display| {
+    let refused = |reason| {
         CommandError::new(ExitCode::Image, format!("cannot read the guest image '{}': {reason}", path.display()))
     };
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(|error| refused(&error))?;
-    file.take(MAX_IMAGE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| refused(&error))?;
-    if bytes.len() as u64 > MAX_IMAGE_BYTES {
-        return Err(refused(&format_args!("it is larger than {}", Bytes(MAX_IMAGE_BYTES))));
-    }
+    let bytes = read_file(path, MAX_IMAGE_BYTES).map_err(refused)?;
     Ok((Cow::Owned(bytes), path.display().to_string()))
 }
 

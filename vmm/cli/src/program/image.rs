@@ -1,16 +1,15 @@
 //! Programs with their files read and checked.
 
-use std::fs::File;
-use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::elf;
 use super::wanted::Wanted;
 use crate::exit_code::{CommandError, ExitCode};
+use crate::input::{InputError, read_file};
 use crate::programs::built_in;
-use crate::size::Bytes;
 
-/// Largest file of a program that is read: a device or a pipe may have no end.
+/// Largest file of a program that is read.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// A program that a guest can be given.
@@ -37,16 +36,14 @@ fn image(wanted: &Wanted) -> Result<Arc<[u8]>, CommandError> {
         return image
             .ok_or_else(|| CommandError::new(ExitCode::Image, format!("the program '{name}' is not built in")));
     }
-    let unreadable =
-        |error| CommandError::new(ExitCode::Image, format!("the program '{name}' cannot be read: {error}"));
     let refused =
         |reason: String| CommandError::new(ExitCode::Image, format!("the program '{name}' cannot run: {reason}"));
-    let mut bytes = Vec::new();
-    let file = File::open(name).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(refused(format!("it is larger than {}", Bytes(MAX_FILE_BYTES))));
-    }
+    let bytes = read_file(Path::new(name), MAX_FILE_BYTES).map_err(|error| match error {
+        InputError::Io(error) => {
+            CommandError::new(ExitCode::Image, format!("the program '{name}' cannot be read: {error}"))
+        }
+        error => refused(error.to_string()),
+    })?;
     elf::check(&bytes).map_err(|error| refused(error.to_string()))?;
     Ok(bytes.into())
 }
