@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Size, check_programs};
+use crate::config::{
+    Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Size, check_programs, is_cpus, read_cpus,
+};
 use crate::exit_code::ExitCode;
 use crate::hosts::On;
 use crate::program::Wanted;
@@ -63,7 +65,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
     pub kernel: Option<PathBuf>,
     /// Processors of the guest, 1 to 16 [default: 1]
-    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Machine")]
+    #[arg(long, value_name = "N", value_parser = read_cpus, allow_hyphen_values = true, help_heading = "Machine")]
     pub cpus: Option<u64>,
     /// Guest memory
     ///
@@ -270,6 +272,10 @@ impl MachineArgs {
             programs: Vec::new(),
         };
         let mut all = given.or(file);
+        if self.cpus.is_none() && matches!(all.on, Some(On::Hosted | On::Fake)) {
+            // What a file says of machines is no contradiction where the line asks for none.
+            all.cpus.take_if(|cpus| is_cpus(*cpus));
+        }
         let work = FileWork { script: all.script.take(), programs: std::mem::take(&mut all.programs) };
         Ok((all.check()?, work))
     }

@@ -433,8 +433,21 @@ fn check_store(folder: Option<PathBuf>, quota: Option<Size>) -> Result<Option<St
     }
 }
 
+/// Reads a number of processors, which [`Config::check`] looks at.
+///
+/// # Errors
+/// The sentence for what is no number, or none that fits.
+pub fn read_cpus(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a guest has 1 to {MAX_VCPUS} processors; write one of these numbers"))
+}
+
+/// Tells whether a machine can have that many processors.
+pub fn is_cpus(cpus: u64) -> bool {
+    (1..=MAX_VCPUS).contains(&cpus)
+}
+
 fn check_cpus(cpus: u64, on: On) -> Result<u32, ConfigError> {
-    let vcpus = u32::try_from(cpus).ok().filter(|_| (1..=MAX_VCPUS).contains(&cpus));
+    let vcpus = u32::try_from(cpus).ok().filter(|_| is_cpus(cpus));
     match (vcpus, on) {
         (None, _) => Err(ConfigError::Cpus { cpus }),
         (Some(_), On::Hosted | On::Fake) => Err(ConfigError::CpusOn { on }),

@@ -83,7 +83,10 @@ fn programs_of_run_come_from_the_line_then_the_file() {
     assert!(wrong("run --program kv --script s").contains("cannot be used with"));
     assert!(wrong("run --program hallo").contains("there is no built-in program 'hallo': there are calls, counter"));
     assert!(wrong("script s --program kv").contains("unexpected argument '--program'"));
-    assert!(wrong("run --cpus two").contains("invalid digit"));
+    for cpus in ["two", "-1", "99999999999999999999", "1.5"] {
+        let refused = wrong(&format!("run --cpus {cpus}"));
+        assert!(refused.ends_with(": a guest has 1 to 16 processors; write one of these numbers"), "{refused}");
+    }
 }
 
 #[test]
@@ -102,6 +105,30 @@ fn host_of_the_line_wins_over_the_file_and_commands_without_a_script_take_none()
     assert_eq!(on(&format!("script - {config} --on fake")), On::Fake);
     assert_eq!(on(&format!("doctor {config}")), On::Kvm);
     assert!(wrong("run --on xen").contains("[possible values: kvm, hosted, fake, all]"));
+}
+
+#[test]
+fn processors_of_a_file_are_for_hosts_that_have_some() {
+    let vcpus = |file: &str, text: &str| {
+        let mut config = tempfile::NamedTempFile::new().expect("a file");
+        config.write_all(file.as_bytes()).expect("written");
+        match line(&format!("run --config {} {text}", config.path().display())) {
+            Ok(Command::Run(args)) => {
+                args.resolve().map(|(options, _)| options.vcpus).map_err(|error| error.to_string())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    for line in ["", "--on kvm", "--on all"] {
+        assert_eq!(vcpus("cpus = 4", line), Ok(Some(4)), "{line}");
+    }
+    for line in ["--on hosted", "--on fake"] {
+        assert_eq!(vcpus("cpus = 4", line), Ok(None), "{line}");
+        assert!(vcpus("cpus = 4", &format!("{line} --cpus 4")).expect_err("none").contains("has no processors"));
+        assert!(vcpus("cpus = 17", line).expect_err("too many").contains("17 is not possible"));
+    }
+    assert_eq!(vcpus("cpus = 4\non = 'hosted'", ""), Ok(None));
+    assert!(vcpus("on = 'fake'", "--cpus 1").expect_err("none").contains("has no processors"));
 }
 
 #[test]

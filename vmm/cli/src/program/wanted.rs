@@ -53,7 +53,7 @@ pub enum WantedError {
         bytes: usize,
     },
     /// The one argument is empty, which a program could not tell from none.
-    #[error("the one argument of '{name}' is empty; leave the ',' out")]
+    #[error("the one argument of '{name}' is empty, which is as good as none; leave it out")]
     Empty {
         /// The program.
         name: String,
