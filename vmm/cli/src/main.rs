@@ -24,6 +24,7 @@ mod report;
 mod script;
 mod session;
 mod size;
+mod visible;
 mod witness;
 
 use std::env;
@@ -40,6 +41,7 @@ use program::Wanted;
 use report::ErrorDocument;
 use script::source::{ScriptError, ScriptSource};
 use script::{Script, SyntaxErrors};
+use visible::visible_lines;
 
 fn main() -> process::ExitCode {
     let command = match args::parse(env::args_os()) {
@@ -263,5 +265,5 @@ fn shown(result: io::Result<()>) -> ExitCode {
 
 /// Writes an error to standard error. When that fails, nobody is left to tell.
 fn complain(reason: &str) {
-    writeln!(io::stderr(), "wirevm: error: {reason}").unwrap_or_default();
+    writeln!(io::stderr(), "wirevm: error: {}", visible_lines(reason)).unwrap_or_default();
 }

@@ -13,7 +13,7 @@ use crate::fake_host::FakeTarget;
 use crate::hosts::HostKind;
 use crate::kvm_target::{KvmTarget, Orders, ended, exit_code_of};
 use crate::prepare::{fake_config, prepare, start_hosted};
-use crate::program::{self, Live, Outputs, Program};
+use crate::program::{self, Live, Outputs, Program, titles};
 use crate::report::{Ending, MachineReport, ProgramReport, ProgramsReport, RunReport};
 use crate::script::Script;
 use crate::script::run::{End, Run, run as run_script};
@@ -84,8 +84,9 @@ fn end(machine: Machine, ending: &mut Ending) {
     }
 }
 
+/// Returns what each program is called in what is told of it.
 fn names(programs: &[Program]) -> Vec<String> {
-    programs.iter().map(|program| program.wanted.label().to_owned()).collect()
+    titles(programs.iter().map(|program| &program.wanted))
 }
 
 /// Boots a guest and runs programs in it, all at the same time, and reports when all have ended. What they print is shown as it
@@ -104,15 +105,16 @@ pub fn run_programs(
     boot(&machine, &mut report)?;
     warn_of_previous_end(&report);
     let live = shows_output.then(|| Live::stdout(programs.len() > 1, io::stdout().is_terminal()));
-    let outputs = Outputs::new(names(programs), live);
+    let titles = names(programs);
+    let outputs = Outputs::new(titles.clone(), live);
     let mut target = KvmTarget::new(&mut machine, Orders::default(), outputs);
     let (runs, result) = program::run(programs.len() as u64, |request| target.ask(request));
     let result = result.and_then(|()| rested(&mut target));
     target.outputs().finish();
     let shown = target.outputs().take_error();
-    let programs = programs.iter().zip(runs).map(|(program, run)| {
+    let programs = programs.iter().zip(titles).zip(runs).map(|((program, title), run)| {
         let (output, is_whole) = run.task.map_or((String::new(), true), |task| target.outputs().text(task));
-        ProgramReport { wanted: program.wanted.clone(), run, output, is_whole }
+        ProgramReport { title, wanted: program.wanted.clone(), run, output, is_whole }
     });
     let programs = programs.collect();
     drop(target);

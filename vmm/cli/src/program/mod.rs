@@ -9,4 +9,4 @@ mod wanted;
 pub use self::image::{Program, load};
 pub use self::output::{Live, Outputs};
 pub use self::run::{ProgramEnding, ProgramRun, run};
-pub use self::wanted::{BUILT_IN, Wanted};
+pub use self::wanted::{BUILT_IN, Wanted, titles};

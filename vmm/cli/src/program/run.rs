@@ -15,7 +15,7 @@ pub struct ProgramRun {
     pub task: Option<u64>,
     /// How it ended.
     pub ending: ProgramEnding,
-    /// From the order to start it to its end, or to the machine's.
+    /// From the order to start it to its end, or to the machine's, or to the answer that it was not started.
     pub elapsed: Duration,
 }
 
@@ -44,6 +44,8 @@ pub fn run(
         let mut run = ProgramRun { task: None, ending: ProgramEnding::Unfinished, elapsed: Duration::ZERO };
         if result.is_ok() {
             result = start(entry, &mut run, &mut ask);
+            // What was not started has come to its end already.
+            run.elapsed = began.elapsed();
         }
         runs.push((began, run));
     }
@@ -131,6 +133,9 @@ fn unexpected(command: Command, reply: &Reply) -> CommandError {
 
 #[cfg(test)]
 mod test {
+    use std::thread;
+    use std::time::Duration;
+
     use wirevm_agent::{Command, ProgramEnd, Reply, Request};
     use wirevm_map::KernReturn;
 
@@ -165,18 +170,25 @@ mod test {
         assert_eq!(awaited, 2);
     }
 
+    /// What a program takes that can't be started.
+    const LOADING: Duration = Duration::from_millis(20);
+
     #[test]
     fn program_that_can_not_start_keeps_no_other_from_running() {
         let mut awaited = 2;
         let (runs, result) = run(3, |request| {
             Ok(match request.command {
-                Command::Program { entry: 0 } => Reply::Text("it is too large".into()),
+                Command::Program { entry: 0 } => {
+                    thread::sleep(LOADING);
+                    Reply::Text("it is too large".into())
+                }
                 Command::Program { entry: 2 } => Reply::Done(KernReturn::ResourceShortage),
                 _ => two_programs(request, &mut awaited),
             })
         });
         result.expect("nothing is in the way");
         assert_eq!(runs[0].ending, ProgramEnding::NotStarted("it is too large".into()));
+        assert!(runs[0].elapsed >= LOADING && runs[2].elapsed < runs[0].elapsed);
         assert_eq!(runs[1].ending, ProgramEnding::Ended(ProgramEnd::Exited(2)));
         assert_eq!(runs[2].ending, ProgramEnding::NotStarted("RESOURCE_SHORTAGE".into()));
     }

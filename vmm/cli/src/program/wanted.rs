@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 use wirevm_abi::archive::{MAX_ARGUMENT_BYTES, MAX_NAME_BYTES};
 
 use crate::programs;
+use crate::visible::visible;
 
 /// The built-in programs in the order of their names, each with its arguments and what it does.
 pub const BUILT_IN: [(&str, &str, &str); 12] = [
@@ -64,6 +65,17 @@ pub enum WantedError {
         /// The program.
         name: String,
     },
+}
+
+/// Returns what programs that run together are called in what is told of them: by name, with a number where several have one
+/// name, and without a character that could not stand in the middle of a line.
+pub fn titles<'a>(programs: impl Iterator<Item = &'a Wanted> + Clone) -> Vec<String> {
+    let labels = programs.map(|wanted| visible(wanted.label()));
+    let title = |(place, label): (usize, String)| {
+        let like_it = |place| labels.clone().take(place).filter(|other| *other == label).count();
+        if like_it(usize::MAX) == 1 { label } else { format!("{label}#{}", like_it(place) + 1) }
+    };
+    labels.clone().enumerate().map(title).collect()
 }
 
 /// Returns the names of the built-in programs in a row.
@@ -150,7 +162,7 @@ impl fmt::Display for Wanted {
 
 #[cfg(test)]
 mod test {
-    use super::{BUILT_IN, Wanted, WantedError};
+    use super::{BUILT_IN, Wanted, WantedError, titles};
     use crate::programs;
 
     fn wanted(text: &str) -> Result<Wanted, WantedError> {
@@ -167,6 +179,13 @@ mod test {
         assert_eq!(wanted("/").expect("some file").label(), "/");
         let long = wanted(&format!("./{}", "é".repeat(99))).expect("a file");
         assert_eq!(long.label(), "é".repeat(32));
+    }
+
+    #[test]
+    fn programs_of_one_name_are_numbered() {
+        let all: Vec<_> =
+            ["hello,a", "kv", "./x/hello", "hello,b", "./a\n\x1b[1m"].map(wanted).into_iter().flatten().collect();
+        assert_eq!(titles(all.iter()), ["hello#1", "kv", "hello#2", "hello#3", "a\\n\\u{1b}[1m"]);
     }
 
     #[test]

@@ -6,11 +6,15 @@ use serde::Serialize;
 use wirevm_agent::ProgramEnd;
 
 use super::json::{FORMAT, MachineDocument, nanoseconds};
-use super::table::{Align, Column, duration, table};
+use super::table::{Align, Column, duration, table, wrapped};
 use super::text::header;
 use super::{Ending, MachineReport, pretty};
 use crate::exit_code::{CommandError, ExitCode};
 use crate::program::{BUILT_IN, ProgramEnding, ProgramRun, Wanted};
+use crate::visible::visible;
+
+/// Characters of a description on one line.
+const DESCRIPTION_WIDTH: usize = 60;
 
 /// All about a run of programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub struct ProgramsReport {
 /// What became of one program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramReport {
+    /// What it is called where several are told of.
+    pub title: String,
     /// What was asked for.
     pub wanted: Wanted,
     /// What became of it.
@@ -66,8 +72,7 @@ impl ProgramsReport {
         let mut ending = Ending::of(end.err());
         let failed: Vec<_> = programs.iter().filter(|program| !program.is_success()).collect();
         if ending.exit == ExitCode::Ok && !failed.is_empty() {
-            let clause =
-                |program: &&ProgramReport| format!("{} {}", program.wanted.label(), Clause(&program.run.ending));
+            let clause = |program: &&ProgramReport| format!("{} {}", program.title, Clause(&program.run.ending));
             let sentence = failed.iter().map(clause).collect::<Vec<_>>().join("; ");
             ending.ended_by(&CommandError::new(ExitCode::Failure, sentence));
         }
@@ -88,7 +93,7 @@ impl ProgramsReport {
             let arguments = program.wanted.arguments().join(" ");
             let end = Clause(&program.run.ending).to_string();
             let end = end.lines().next().unwrap_or_default().to_owned();
-            [format!("{failed}{}", program.wanted.label()), arguments, end, duration(program.run.elapsed)]
+            [format!("{failed}{}", program.title), arguments, end, duration(program.run.elapsed)]
         };
         let rows: Vec<_> = self.programs.iter().map(row).collect();
         let (met, all) = (self.programs.iter().filter(|program| program.is_success()).count(), rows.len());
@@ -96,7 +101,7 @@ impl ProgramsReport {
             (None, 1) => "  1 program, which exited with code 0".to_owned(),
             (None, _) => format!("  {all} programs, all of which exited with code 0"),
             (Some(error), _) => {
-                let error = error.lines().next().unwrap_or_default();
+                let error = visible(error.lines().next().unwrap_or_default());
                 format!("  {met} of {all} programs exited with code 0; failed: {error}")
             }
         };
@@ -214,9 +219,15 @@ pub fn built_in_document() -> Result<String, serde_json::Error> {
 /// Returns the list of the built-in programs as people read it.
 #[must_use]
 pub fn built_in_text() -> String {
-    let column = |heading| Column { heading, align: Align::Left, widest: 80 };
+    let column = |heading| Column { heading, align: Align::Left, widest: usize::MAX };
     let columns = [column("program"), column("arguments"), column("what it does")];
-    let rows = BUILT_IN.map(|(name, arguments, does)| [name, arguments, does].map(str::to_owned));
+    let rows = BUILT_IN.iter().flat_map(|(name, arguments, does)| {
+        // What stands in front of a description stands there once.
+        let heads = std::iter::once([*name, *arguments]).chain(std::iter::repeat(["", ""]));
+        let lines = wrapped(does, DESCRIPTION_WIDTH);
+        heads.zip(lines).map(|([name, arguments], line)| [name.to_owned(), arguments.to_owned(), line])
+    });
+    let rows: Vec<_> = rows.collect();
     table(&columns, &rows) + "\n  wirevm run --program NAME,ARGUMENT,… runs one\n"
 }
 
@@ -227,13 +238,14 @@ mod test {
     use wirevm_agent::ProgramEnd;
 
     use super::super::test::machine;
-    use super::{ProgramReport, ProgramsReport};
+    use super::{BUILT_IN, ProgramReport, ProgramsReport, Wanted, built_in_text};
     use crate::exit_code::{CommandError, ExitCode};
     use crate::program::{ProgramEnding, ProgramRun};
 
     fn program(wanted: &str, ending: ProgramEnding) -> ProgramReport {
         let run = ProgramRun { task: Some(1), ending, elapsed: Duration::from_millis(12) };
-        ProgramReport { wanted: wanted.parse().expect("a program"), run, output: "synced 7\n".into(), is_whole: true }
+        let wanted: Wanted = wanted.parse().expect("a program");
+        ProgramReport { title: wanted.label().into(), wanted, run, output: "synced 7\n".into(), is_whole: true }
     }
 
     fn exited(code: u8) -> ProgramEnding {
@@ -256,6 +268,38 @@ mod test {
 ";
         assert!(shown.ends_with(table), "{shown}");
         assert_eq!((report.ending.exit, report.ending.error), (ExitCode::Ok, None));
+    }
+
+    #[test]
+    fn arguments_do_not_break_the_table() {
+        let report = ProgramsReport::new(machine(), vec![program("hello,a\nb,\x1b[1m", exited(0))], Ok(()));
+        let shown = report.text();
+        assert!(shown.contains("\n  hello    a\\nb \\u{1b}[1m  exited"), "{shown}");
+    }
+
+    #[test]
+    fn programs_of_one_name_are_told_apart() {
+        let mut all = vec![program("hello", exited(0)), program("hello,x", exited(4))];
+        for (program, title) in all.iter_mut().zip(["hello#1", "hello#2"]) {
+            program.title = title.into();
+        }
+        let report = ProgramsReport::new(machine(), all, Ok(()));
+        assert_eq!(report.ending.error.as_deref(), Some("hello#2 exited with code 4"));
+        assert!(report.text().contains("\n  !hello#2  x "), "{}", report.text());
+        let document: serde_json::Value = serde_json::from_str(&report.document().expect("JSON")).expect("JSON");
+        assert_eq!(document["programs"][1]["name"], "hello");
+    }
+
+    #[test]
+    fn list_of_programs_has_all_that_is_said_of_them_in_short_lines() {
+        let shown = built_in_text();
+        assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+        let words: Vec<_> = shown.split_whitespace().collect();
+        for (name, _, does) in BUILT_IN {
+            let does: Vec<_> = does.split_whitespace().collect();
+            let is_there = does.iter().all(|word| words.contains(word));
+            assert!(is_there && words.contains(&name), "{name}: {shown}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::visible::visible;
+
 /// How a column is aligned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
@@ -18,10 +20,12 @@ pub(super) struct Column {
 }
 
 /// Lays rows out under headings, two blanks between columns and in front of the first. Content that is too wide is
-/// cut and ends with `…`.
+/// cut and ends with `…`; characters that would break a line or steer a terminal are [escaped](visible).
 pub(super) fn table<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> String {
-    let cut: Vec<[String; N]> =
-        rows.iter().map(|row| std::array::from_fn(|place| shortened(&row[place], columns[place].widest))).collect();
+    let cut: Vec<[String; N]> = rows
+        .iter()
+        .map(|row| std::array::from_fn(|place| shortened(&visible(&row[place]), columns[place].widest)))
+        .collect();
     let widths: [usize; N] = std::array::from_fn(|place| {
         let contents = cut.iter().map(|row| row[place].chars().count());
         contents.chain([columns[place].heading.chars().count()]).max().unwrap_or(0)
@@ -49,6 +53,21 @@ fn shortened(text: &str, widest: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(widest.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Breaks a text between words into lines of at most `widest` characters. A word that is longer has a line of its own.
+pub(super) fn wrapped(text: &str, widest: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= widest => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Shows a duration with three digits in the unit that suits it.
@@ -84,7 +103,7 @@ pub(super) fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod test {
-    use super::{Align, Column, duration, grouped, table};
+    use super::{Align, Column, duration, grouped, table, wrapped};
     use std::time::Duration;
 
     #[test]
@@ -95,6 +114,22 @@ mod test {
         ];
         let rows = [["1".to_owned(), "é".to_owned()], ["100".to_owned(), "longer than".to_owned()]];
         assert_eq!(table(&columns, &rows), "    n  word\n    1  é\n  100  longe…\n");
+    }
+
+    #[test]
+    fn cells_do_not_steer_what_shows_them() {
+        let columns = [
+            Column { heading: "a", align: Align::Left, widest: 9 },
+            Column { heading: "b", align: Align::Left, widest: 9 },
+        ];
+        let rows = [["1\n2".to_owned(), "\x1b[1m".to_owned()]];
+        assert_eq!(table(&columns, &rows), "  a     b\n  1\\n2  \\u{1b}[1m\n");
+    }
+
+    #[test]
+    fn text_is_wrapped_between_words() {
+        assert_eq!(wrapped("", 5), [""; 0]);
+        assert_eq!(wrapped("ab cd  efgh ijklmnop q", 5), ["ab cd", "efgh", "ijklmnop", "q"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{MachineReport, RunReport};
 use crate::exit_code::ExitCode;
 use crate::script::run::StepReport;
 use crate::size::Bytes;
+use crate::visible::visible;
 
 /// Returns the report as a header, a table and a footer.
 #[must_use]
@@ -45,10 +46,10 @@ pub(super) fn header(machine: &MachineReport) -> String {
     // One goes without saying.
     let vcpus = machine.vcpus.filter(|vcpus| *vcpus > 1).map(|vcpus| ("vCPUs", vcpus.to_string()));
     for (name, value) in rows.into_iter().chain(vcpus).chain(stores) {
-        writeln!(text, "  {name:<10}  {value}").unwrap_or_default();
+        writeln!(text, "  {name:<10}  {}", visible(&value)).unwrap_or_default();
     }
     for note in &machine.notes {
-        writeln!(text, "  note: {note}").unwrap_or_default();
+        writeln!(text, "  note: {}", visible(note)).unwrap_or_default();
     }
     text
 }
@@ -96,7 +97,7 @@ pub(super) fn footer(report: &RunReport) -> String {
         (None, exit) => format!("  failed: {}\n", exit.meaning()),
         // The whole of it, registers and all, stands on standard error.
         (Some(error), _) => {
-            let error = error.lines().next().unwrap_or_default();
+            let error = visible(error.lines().next().unwrap_or_default());
             format!("  {met} of {all} operations as expected; failed: {error}\n")
         }
     }
