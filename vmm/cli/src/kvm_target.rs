@@ -53,8 +53,36 @@ pub struct KvmTarget<'a> {
     early: HashMap<u64, Vec<u64>>,
     /// What programs print.
     outputs: Outputs,
-    /// The entry of the program whose start is not answered yet.
-    starting: Option<u64>,
+    starting: Starting,
+}
+
+/// The entry of the program whose start is not answered yet.
+#[derive(Debug, Default)]
+struct Starting(Option<u64>);
+
+impl Starting {
+    /// Takes note of a command that is given.
+    const fn given(&mut self, command: Command) {
+        if let Command::Program { entry } = command {
+            self.0 = Some(entry);
+        }
+    }
+
+    /// Takes note of an answer; returns task and entry of a program that has started.
+    const fn answered(&mut self, reply: &Reply) -> Option<(u64, u64)> {
+        match (self.0, reply) {
+            (None, _) | (_, Reply::Awaits) => None,
+            (Some(entry), reply) => {
+                self.0 = None;
+                if let Reply::Number(task) = reply { Some((*task, entry)) } else { None }
+            }
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    const fn give_up(&mut self) {
+        self.0 = None;
+    }
 }
 
 /// How a script gives orders to a machine's host, and where it looks: what the machine was given.
@@ -84,7 +112,7 @@ impl<'a> KvmTarget<'a> {
     /// Talks to the agent of a machine that is ready. `outputs` takes what its programs print.
     pub fn new(machine: &'a mut Machine, orders: Orders, outputs: Outputs) -> Self {
         let early = HashMap::new();
-        Self { machine, orders, holds_storage: false, next_id: 1, early, outputs, starting: None }
+        Self { machine, orders, holds_storage: false, next_id: 1, early, outputs, starting: Starting::default() }
     }
 
     /// Returns what programs have printed.
@@ -97,23 +125,15 @@ impl<'a> KvmTarget<'a> {
     /// # Errors
     /// [`TargetError`] when the machine has ended before it replied.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, TargetError> {
-        if let Command::Program { entry } = request.command {
-            self.starting = Some(entry);
-        }
+        self.starting.given(request.command);
         let id = self.send(request)?;
         let may_take = match request.command {
             Command::AwaitHost if self.outputs.expects_programs() => PROGRAM_LIMIT,
             _ => REPLY_LIMIT,
         };
         let reply = self.receive(id, may_take)?;
-        match (self.starting, &reply) {
-            (None, _) | (_, Reply::Awaits) => {}
-            (Some(entry), reply) => {
-                self.starting = None;
-                if let Reply::Number(task) = reply {
-                    self.outputs.started(*task, entry);
-                }
-            }
+        if let Some((task, entry)) = self.starting.answered(&reply) {
+            self.outputs.started(task, entry);
         }
         Ok(reply)
     }
@@ -206,6 +226,15 @@ impl Target for KvmTarget<'_> {
     fn call(&mut self, request: &Request) -> Result<Reply, TargetError> {
         let holds_storage = self.holds_storage;
         let answer = settled(request, holds_storage, |request| self.ask(request));
+        // Where the script holds storage, it may not have been answered.
+        self.starting.give_up();
+        if matches!(answer, Ok(Reply::Done(KernReturn::Success))) {
+            match request.command {
+                Command::EndTask => self.outputs.forget(request.task),
+                Command::Reset => self.outputs.forget_all(),
+                _ => {}
+            }
+        }
         match (answer, &request.command) {
             (Err(_), Command::Exit { code }) if matches!(self.machine.outcome(), Some(Outcome::Exit { code: got }) if got == *code) => {
                 Ok(Reply::Done(KernReturn::Success))
@@ -259,10 +288,27 @@ impl Drop for KvmTarget<'_> {
 
 #[cfg(test)]
 mod test {
+    use wirevm_agent::{Command, Reply};
     use wirevm_devices::pin::PinStats;
-    use wirevm_map::FrameRun;
+    use wirevm_map::{FrameRun, KernReturn};
 
-    use super::disagreement;
+    use super::{Starting, disagreement};
+
+    #[test]
+    fn number_is_a_programs_task_only_in_answer_to_its_start() {
+        let mut starting = Starting::default();
+        let mut answer = |command, replies: &[Reply]| {
+            starting.given(command);
+            let started = replies.iter().filter_map(|reply| starting.answered(reply)).collect::<Vec<_>>();
+            starting.give_up();
+            started
+        };
+        let start = Command::Program { entry: 3 };
+        assert_eq!(answer(start, &[Reply::Awaits, Reply::Number(7), Reply::Number(8)]), [(7, 3)]);
+        assert_eq!(answer(start, &[Reply::Done(KernReturn::ResourceShortage), Reply::Number(7)]), []);
+        assert_eq!(answer(start, &[Reply::Awaits]), []);
+        assert_eq!(answer(Command::WireTotal, &[Reply::Number(9)]), []);
+    }
 
     #[test]
     fn disagreement_names_the_first_book_that_differs() {

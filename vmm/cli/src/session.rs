@@ -109,7 +109,6 @@ pub fn run_programs(
     let outputs = Outputs::new(titles.clone(), live);
     let mut target = KvmTarget::new(&mut machine, Orders::default(), outputs);
     let (runs, result) = program::run(programs.len() as u64, |request| target.ask(request));
-    let result = result.and_then(|()| rested(&mut target));
     target.outputs().finish();
     let shown = target.outputs().take_error();
     let programs = programs.iter().zip(titles).zip(runs).map(|((program, title), run)| {
@@ -117,6 +116,8 @@ pub fn run_programs(
         ProgramReport { title, wanted: program.wanted.clone(), run, output, is_whole }
     });
     let programs = programs.collect();
+    // Nothing is left of what they have printed then.
+    let result = result.and_then(|()| rested(&mut target));
     drop(target);
     let mut report = ProgramsReport::new(report, programs, result);
     if let Some(error) = shown {

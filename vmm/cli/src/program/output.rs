@@ -8,6 +8,8 @@ use wirevm_agent::Event;
 
 /// Most bytes of each program's output that are kept, and of all output that nobody knows the program of.
 const MAX_KEPT_BYTES: usize = 1 << 20;
+/// Most tasks whose output is kept before they have been told of.
+const MAX_EARLY_TASKS: usize = 64;
 /// Longest line that is held back until it is whole.
 const MAX_LINE_BYTES: usize = 16 << 10;
 /// Stands for what was not kept.
@@ -20,9 +22,18 @@ pub struct Outputs {
     names: Vec<String>,
     programs: HashMap<u64, Kept>,
     /// What tasks have printed that have not been told of yet: a program runs before its start is answered.
-    early: Vec<(u64, Vec<u8>)>,
+    early: HashMap<u64, Early>,
     early_bytes: usize,
+    /// Output was dropped of tasks that are not even among the early ones.
+    early_is_full: bool,
     live: Option<Live>,
+}
+
+/// Output of a task that has not been told of yet.
+#[derive(Debug, Default)]
+struct Early {
+    bytes: Vec<u8>,
+    is_cut: bool,
 }
 
 /// Output that is kept.
@@ -39,7 +50,8 @@ impl Outputs {
     /// Returns a place for the output of programs with these names, which is shown as it comes if there is `live`.
     #[must_use]
     pub fn new(names: Vec<String>, live: Option<Live>) -> Self {
-        Self { names, programs: HashMap::new(), early: Vec::new(), early_bytes: 0, live }
+        let (programs, early) = (HashMap::new(), HashMap::new());
+        Self { names, programs, early, early_bytes: 0, early_is_full: false, live }
     }
 
     /// Returns a place for the output of a machine without programs.
@@ -58,12 +70,32 @@ impl Outputs {
     pub fn started(&mut self, task: u64, entry: u64) {
         let name = usize::try_from(entry).ok().and_then(|entry| self.names.get(entry)).cloned().unwrap_or_default();
         self.programs.insert(task, Kept { name, ..Kept::default() });
-        let (its, others): (Vec<_>, Vec<_>) = mem::take(&mut self.early).into_iter().partition(|(of, _)| *of == task);
-        self.early = others;
-        for (_, bytes) in its {
-            self.early_bytes -= bytes.len();
-            self.take(Event::Output { task, bytes });
+        let early = self.early.remove(&task);
+        let is_cut = early.as_ref().map_or(self.early_is_full, |early| early.is_cut);
+        let bytes = early.map(|early| early.bytes).unwrap_or_default();
+        self.early_bytes -= bytes.len();
+        self.take(Event::Output { task, bytes });
+        if is_cut && let Some(kept) = self.programs.get_mut(&task) {
+            kept.is_cut = true;
+            if let Some(live) = &mut self.live {
+                live.show(kept, format!("{CUT}\n").as_bytes());
+            }
         }
+    }
+
+    /// Drops what the task's program has printed: the task is gone.
+    pub fn forget(&mut self, task: u64) {
+        self.programs.remove(&task);
+        if let Some(early) = self.early.remove(&task) {
+            self.early_bytes -= early.bytes.len();
+        }
+    }
+
+    /// Drops what all programs have printed: no task is left.
+    pub fn forget_all(&mut self) {
+        self.programs.clear();
+        self.early.clear();
+        (self.early_bytes, self.early_is_full) = (0, false);
     }
 
     /// Takes what the guest tells.
@@ -72,19 +104,28 @@ impl Outputs {
         if bytes.is_empty() {
             return;
         }
-        let Some(kept) = self.programs.get_mut(&task) else {
-            if self.early_bytes + bytes.len() <= MAX_KEPT_BYTES {
-                self.early_bytes += bytes.len();
-                self.early.push((task, bytes));
-            }
-            return;
-        };
-        let room = MAX_KEPT_BYTES - kept.bytes.len();
+        let Some(kept) = self.programs.get_mut(&task) else { return self.take_early(task, &bytes) };
+        // Behind what is missing nothing is kept.
+        let room = if kept.is_cut { 0 } else { MAX_KEPT_BYTES - kept.bytes.len() };
         kept.is_cut |= bytes.len() > room;
         kept.bytes.extend(bytes.iter().take(room));
         if let Some(live) = &mut self.live {
             live.show(kept, &bytes);
         }
+    }
+
+    /// Keeps the output of a task that has not been told of.
+    fn take_early(&mut self, task: u64, bytes: &[u8]) {
+        if self.early.len() >= MAX_EARLY_TASKS && !self.early.contains_key(&task) {
+            self.early_is_full = true;
+            return;
+        }
+        let early = self.early.entry(task).or_default();
+        let room = if early.is_cut { 0 } else { MAX_KEPT_BYTES - self.early_bytes };
+        early.is_cut |= bytes.len() > room;
+        let taken = room.min(bytes.len());
+        early.bytes.extend(bytes.iter().take(taken));
+        self.early_bytes += taken;
     }
 
     /// Shows what programs have printed behind their last whole lines, when nothing more will come.
@@ -234,7 +275,7 @@ fn named(shown: &mut Vec<u8>, kept: &mut Kept) {
 
 #[cfg(test)]
 mod test {
-    use super::{Live, MAX_KEPT_BYTES, MAX_LINE_BYTES, Outputs, Sink};
+    use super::{Live, MAX_EARLY_TASKS, MAX_KEPT_BYTES, MAX_LINE_BYTES, Outputs, Sink};
     use wirevm_agent::Event;
 
     fn outputs(names_lines: bool, replaces_controls: bool) -> Outputs {
@@ -303,6 +344,52 @@ mod test {
         assert_eq!((text.len(), text.ends_with("x…"), is_whole), (MAX_KEPT_BYTES + "…".len(), true, false));
         assert_eq!(outputs.early_bytes, MAX_KEPT_BYTES);
         outputs.started(99, 1);
-        assert_eq!((outputs.early_bytes, outputs.text(99).0.len()), (0, MAX_KEPT_BYTES));
+        let (text, is_whole) = outputs.text(99);
+        assert_eq!((outputs.early_bytes, text.len(), is_whole), (0, MAX_KEPT_BYTES + "…".len(), false));
+    }
+
+    #[test]
+    fn what_is_missing_of_early_output_is_told_of_the_program_that_printed_it() {
+        let mut outputs = outputs(true, false);
+        print(&mut outputs, 1, vec![b'x'; MAX_KEPT_BYTES - 1]);
+        print(&mut outputs, 2, "ab");
+        print(&mut outputs, 2, "c");
+        outputs.started(1, 0);
+        print(&mut outputs, 2, "d");
+        outputs.started(2, 1);
+        print(&mut outputs, 2, "e");
+        assert_eq!(outputs.text(1).0.len(), MAX_KEPT_BYTES - 1);
+        assert_eq!((outputs.text(1).1, outputs.text(2)), (true, ("a…".to_owned(), false)));
+        outputs.finish();
+        assert!(shown(&outputs).contains("hog: a…\n") && shown(&outputs).ends_with("hog: e\n"));
+    }
+
+    #[test]
+    fn early_output_of_too_many_tasks_is_dropped_and_told() {
+        let mut outputs = outputs(false, false);
+        let all = MAX_EARLY_TASKS as u64;
+        for task in 0..all + 9 {
+            print(&mut outputs, task, "x");
+        }
+        assert_eq!((outputs.early.len(), outputs.early_bytes), (MAX_EARLY_TASKS, MAX_EARLY_TASKS));
+        outputs.started(all - 1, 0);
+        outputs.started(all, 1);
+        assert_eq!((outputs.text(all - 1), outputs.text(all)), (("x".to_owned(), true), ("…".to_owned(), false)));
+    }
+
+    #[test]
+    fn output_of_a_task_that_is_gone_is_not_kept() {
+        let mut outputs = outputs(false, false);
+        print(&mut outputs, 3, "early");
+        for task in [1, 2] {
+            outputs.started(task, 0);
+            print(&mut outputs, task, "x");
+        }
+        outputs.forget(1);
+        outputs.forget(3);
+        assert_eq!((outputs.text(1).0.as_str(), outputs.text(2).0.as_str(), outputs.early_bytes), ("", "x", 0));
+        print(&mut outputs, 4, "early");
+        outputs.forget_all();
+        assert!(outputs.programs.is_empty() && outputs.early.is_empty() && outputs.early_bytes == 0);
     }
 }
