@@ -1,6 +1,6 @@
 //! Options and configuration files that read well and describe no machine.
 
-use crate::place::{CONFIG, IMAGE, MEMORY, Place, Row, USAGE, nothing};
+use crate::place::{CONFIG, IMAGE, MEMORY, Place, Row, USAGE, nothing, pipe, program};
 
 const TIMEOUT: &str = "the time limit must be more than 0 and at most 31622400 seconds";
 
@@ -108,6 +108,13 @@ pub const REFUSED: &[Row] = &[
         &["17 is not possible"],
     ),
     ("cpus_17_of_a_benchmark_is_refused", nothing, "bench boot --cpus 17", CONFIG, &["17 is not possible"]),
+    (
+        "cpus_of_a_configuration_file_are_counted_where_there_are_none",
+        |p| config(p, "cpus = 17"),
+        "run --config c.toml --on hosted",
+        CONFIG,
+        &["17 is not possible"],
+    ),
     ("cpus_of_no_machine_are_refused", nothing, "run --on hosted --cpus 2", CONFIG, &["--on hosted has no processors"]),
     (
         "config_with_no_number_of_cpus_tells_the_line",
@@ -163,7 +170,7 @@ pub const REFUSED: &[Row] = &[
         nothing,
         "run --program /dev/zero --memory 8M,file=new.ram",
         IMAGE,
-        &["'/dev/zero' cannot run", "larger than 64 MiB"],
+        &["'/dev/zero' cannot run", "no regular file"],
     ),
     (
         "program_that_is_text_is_refused",
@@ -315,6 +322,54 @@ pub const REFUSED: &[Row] = &[
 /// Refused when RAM is about to be made, which is after KVM was looked at.
 pub const REFUSED_WITH_KVM: &[Row] = &[
     (
+        "cpus_that_have_no_room_to_start_in_2_mib_are_refused",
+        nothing,
+        "run --cpus 4 --memory 2M,file=new.ram",
+        IMAGE,
+        &["on 4 processors need", "pages, RAM has 512"],
+    ),
+    (
+        "cpus_that_have_no_room_to_start_in_4_mib_are_refused",
+        nothing,
+        "run --cpus 16 --memory 4M,file=new.ram --program hello",
+        IMAGE,
+        &["on 16 processors need", "pages, RAM has 1024"],
+    ),
+    (
+        "program_that_leaves_no_room_to_start_in_is_refused",
+        |p| p.write("my.elf", &program(1 << 20)),
+        "run --memory 2M,file=new.ram --program ./my.elf",
+        IMAGE,
+        &["the programs take 257 pages", "on 1 processor", "RAM has 512"],
+    ),
+    (
+        "program_with_segments_in_one_page_is_refused",
+        |p| {
+            let mut file = program(0x2000);
+            // The second header says what the first one does, but writable.
+            file.copy_within(64..120, 120);
+            (file[56], file[124]) = (2, 6);
+            p.write("my.elf", &file);
+        },
+        "run --memory 8M,file=new.ram --program ./my.elf",
+        IMAGE,
+        &["'./my.elf' cannot run: its segments at 0x400000 and 0x400000 have the page at 0x400000 in common"],
+    ),
+    (
+        "program_that_is_a_pipe_is_refused_at_once",
+        |p| pipe(p, "pipe"),
+        "run --memory 8M,file=new.ram --program ./pipe",
+        IMAGE,
+        &["'./pipe' cannot run: it is no regular file"],
+    ),
+    (
+        "image_that_is_a_pipe_is_refused_at_once",
+        |p| pipe(p, "pipe"),
+        "run --memory 8M,file=new.ram --kernel pipe",
+        IMAGE,
+        &["'pipe': it is no regular file"],
+    ),
+    (
         "store_folder_missing_is_named",
         nothing,
         "script ok.wvm --memory 8M,file=new.ram --store no/such",
@@ -346,6 +401,13 @@ pub const REFUSED_WITH_KVM: &[Row] = &[
 
 /// What stands nearest to those, and needs no KVM.
 pub const ACCEPTED_WITHOUT_KVM: &[Row] = &[
+    (
+        "cpus_of_a_configuration_file_are_not_for_the_hosted",
+        |p| config(p, "cpus = 2"),
+        "run --config c.toml --on hosted --script ok.wvm",
+        0,
+        &["8 locked"],
+    ),
     (
         "ram_file_for_the_hosted_works",
         nothing,
@@ -380,6 +442,20 @@ pub const ACCEPTED_WITHOUT_KVM: &[Row] = &[
 
 /// What stands nearest to those.
 pub const ACCEPTED: &[Row] = &[
+    (
+        "cpus_2_work_in_2_mib",
+        nothing,
+        "script ok.wvm --memory 2M,durability=none --cpus 2",
+        0,
+        &["vCPUs       2", "8 locked"],
+    ),
+    (
+        "cpus_16_work_in_6_mib",
+        nothing,
+        "script ok.wvm --memory 6M,durability=none --cpus 16",
+        0,
+        &["vCPUs       16", "8 locked"],
+    ),
     ("cpus_1_work", nothing, "script ok.wvm --memory 8M,durability=none --cpus 1", 0, &["8 locked"]),
     (
         "cpus_16_work",

@@ -1,11 +1,13 @@
 //! Guest images that can't be booted.
 
+use std::fs::File;
+
 use wirevm_abi::note::{ABI_NOTE, AbiNote};
 use wirevm_abi::{PAGE_SIZE, RAM_BASE};
 use wirevm_tests::image::elf;
 use wirevm_tests::{Case, Need};
 
-use crate::place::{IMAGE, Place, Row, nothing};
+use crate::place::{IMAGE, Place, Row, nothing, program};
 
 /// Machine code that tells the machine of a crash: `mov dx, LIFECYCLE; mov eax, LIFECYCLE_CRASHED; out dx, eax; hlt`.
 const CRASH: [u8; 11] = [0x66, 0xba, 0x08, 0x06, 0xb8, 2, 0, 0, 0, 0xef, 0xf4];
@@ -29,7 +31,7 @@ pub const REFUSED: &[Row] = &[
         nothing,
         "run --memory 8M,file=new.ram --kernel /dev/zero",
         IMAGE,
-        &["'/dev/zero'", "larger than 256 MiB"],
+        &["'/dev/zero'", "no regular file"],
     ),
     ("image_empty_is_too_short", |p| p.write("k.elf", b""), LINE, IMAGE, &[NOT_ELF, "too short"]),
     ("image_of_text_is_not_elf", |p| p.write("k.elf", &b"#!/bin/sh\n".repeat(99)), LINE, IMAGE, &[NOT_ELF]),
@@ -123,6 +125,40 @@ pub const CASES: &[Case] = &[
         at(&place, RAM_BASE + (8 << 20), 0);
         let line = "run --memory file=old.ram --kernel k.elf";
         place.refuses(&[], line, IMAGE, &["RAM at 0x100000000..0x100800000"]);
+    }),
+    ("image_of_257_mib_is_refused", &[Need::Kvm], || {
+        // Not a row: what is in the folder before and after is read.
+        let place = Place::new();
+        let file = File::create(place.path("k.elf")).and_then(|file| file.set_len((256 << 20) + 1));
+        file.expect("a sparse file");
+        let finished = place.run(&[], "run --memory 8M,file=new.ram --kernel k.elf");
+        finished.expect_error(IMAGE, &["'k.elf'", "larger than 256 MiB"]);
+        assert!(!place.path("new.ram").exists());
+    }),
+    ("guest_starts_in_the_least_that_programs_leave", &[Need::Kvm], || {
+        for (cpus, memory) in [(1, 2), (2, 2), (4, 4), (16, 6), (2, 16)] {
+            let place = Place::new();
+            let line = format!("run --cpus {cpus} --memory {memory}M,durability=none --program ./my.elf");
+            let pages = memory * 256;
+            place.write("my.elf", &program(pages * 4096));
+            let told = place.run(&[], &line).stderr;
+            let words: Vec<_> = told.split_whitespace().collect();
+            // "… take N pages, … on P processors N, RAM has N"
+            let behind = |word: &str, places: usize| words.iter().position(|told| *told == word).map(|at| at + places);
+            let number = |at: Option<usize>| -> u64 {
+                let number = at.and_then(|at| words.get(at)).and_then(|word| word.trim_end_matches(',').parse().ok());
+                number.unwrap_or_else(|| panic!("no number in {told}"))
+            };
+            let archive = number(behind("take", 1));
+            let other = number(behind("RAM", 0).and_then(|at| at.checked_sub(1)));
+            assert_eq!(archive, pages + 1, "{told}");
+            let most = pages - other - 1;
+            place.write("my.elf", &program((most + 1) * 4096));
+            place.refuses(&[], &line, IMAGE, &["RAM has"]);
+            place.write("my.elf", &program(most * 4096));
+            // It executes nothing but an instruction that it must not.
+            place.run(&[], &line).expect_error(1, &["my.elf was ended because it"]);
+        }
     }),
 ];
 

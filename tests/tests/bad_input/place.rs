@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 use wirevm_tests::needs::scratch_dir;
@@ -39,6 +40,29 @@ pub fn rows(table: &'static [Row]) -> impl Iterator<Item = (String, Row)> {
 
 /// Puts nothing into a place.
 pub fn nothing(_: &Place) {}
+
+/// Makes a named pipe with nobody at its other end.
+pub fn pipe(place: &Place, name: &str) {
+    let made = Command::new("mkfifo").arg(place.path(name)).status().expect("mkfifo");
+    assert!(made.success(), "{made}");
+}
+
+/// Returns the ELF file, of that many bytes, of a program that does what it must not at once. There is room for a second header.
+pub fn program(bytes: u64) -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    file.extend(words(&[0x40_0100, 64, 0]));
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    file.extend(words(&[0, 0x40_0000, 0x40_0000, 0x1000, 0x1000, 0x1000]));
+    // Only ring 0 may halt.
+    file.resize(0x100, 0);
+    file.push(0xf4);
+    file.resize(usize::try_from(bytes.max(0x1000)).expect("small"), 0);
+    file
+}
 
 /// A folder of its own, which is where a run works and where it would leave something.
 #[derive(Debug)]
