@@ -4,6 +4,9 @@
 //! is still current is written to the other half as the next generation: records first, synced, then the header. So a header stands
 //! only before records that are whole, and what a loss of power cuts off is an unfinished half that nobody looks at, or records at the
 //! log's end that were never reported as synced.
+//!
+//! After a sync that failed nobody knows what will be found: a header that could not be synced may still be written back, and then
+//! the half that it is in is the newer one. So nothing more is put until the log is opened again.
 
 mod format;
 #[cfg(test)]
@@ -50,6 +53,8 @@ pub enum LogError<E> {
     Full,
     /// The storage did not sync. What was put last may or may not be there the next time.
     Sync(E),
+    /// A sync has failed before. Nothing is put until the log is opened again.
+    Latched,
 }
 
 impl<E: fmt::Display> fmt::Display for LogError<E> {
@@ -57,6 +62,7 @@ impl<E: fmt::Display> fmt::Display for LogError<E> {
         match self {
             Self::Full => f.write_str("the log is full"),
             Self::Sync(error) => write!(f, "the log can't be synced: {error}"),
+            Self::Latched => f.write_str("the log takes nothing more, as it could not be synced before"),
         }
     }
 }
@@ -84,12 +90,16 @@ pub struct Log<S> {
     /// The number of the last put.
     last: u64,
     current: BTreeMap<Vec<u8>, Entry>,
+    /// A sync has failed.
+    is_latched: bool,
 }
 
 impl<S: Storage> Log<S> {
     /// Opens the log that the storage holds, up to the first record that is not whole; an empty one where there is none.
     pub fn open(storage: S) -> Self {
-        let mut log = Self { storage, generation: 0, end: HEADER_BYTES, records: 0, last: 0, current: BTreeMap::new() };
+        let current = BTreeMap::new();
+        let mut log =
+            Self { storage, generation: 0, end: HEADER_BYTES, records: 0, last: 0, current, is_latched: false };
         log.generation = (0..2).filter_map(|half| log.header(half)).max().unwrap_or(0);
         if log.generation > 0 {
             while log.take_record().is_some() {}
@@ -129,15 +139,19 @@ impl<S: Storage> Log<S> {
     /// Gives a key a value and returns the put's number when both are stable.
     ///
     /// # Errors
-    /// [`LogError`]. After [`LogError::Full`] the log is as it was.
+    /// [`LogError`]. After [`LogError::Full`] the log is as it was; after [`LogError::Sync`] every further put is
+    /// [`LogError::Latched`].
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<u64, LogError<S::Error>> {
+        if self.is_latched {
+            return Err(LogError::Latched);
+        }
         let sequence = self.last + 1;
         let header = RecordHeader::new(sequence, key, value).ok_or(LogError::Full)?;
         if self.generation == 0 || self.end + header.bytes() > self.half_bytes() {
             self.collect(header.bytes())?;
         }
         let start = self.append(self.generation, self.end, &header, key, value);
-        self.storage.sync(start, header.bytes()).map_err(LogError::Sync)?;
+        self.sync(start, header.bytes())?;
         self.note(&header, key, value);
         Ok(sequence)
     }
@@ -172,10 +186,18 @@ impl<S: Storage> Log<S> {
     fn begin(&mut self, generation: u64, end: usize) -> Result<(), LogError<S::Error>> {
         let start = self.half_start(generation);
         if end > HEADER_BYTES {
-            self.storage.sync(start + HEADER_BYTES, end - HEADER_BYTES).map_err(LogError::Sync)?;
+            self.sync(start + HEADER_BYTES, end - HEADER_BYTES)?;
         }
         self.storage.write(start, &encode_header(generation));
-        self.storage.sync(start, HEADER_BYTES).map_err(LogError::Sync)
+        self.sync(start, HEADER_BYTES)
+    }
+
+    /// Syncs, and latches the log where that fails.
+    fn sync(&mut self, start: usize, bytes: usize) -> Result<(), LogError<S::Error>> {
+        self.storage.sync(start, bytes).map_err(|error| {
+            self.is_latched = true;
+            LogError::Sync(error)
+        })
     }
 
     /// Writes a record and returns where in the storage it begins.
