@@ -9,7 +9,7 @@ use serde_json::Value;
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Finished, Need, Wirevm, binary};
 
-use crate::elf::printing;
+use crate::elf::{printing, with_second_segment};
 
 /// What every machine here is.
 const MACHINE: [&str; 5] = ["run", "--memory", "32M,durability=none", "--timeout", "60"];
@@ -127,10 +127,14 @@ pub const CASES: &[Case] = &[
         // The segment's size in memory: all of the lower half above its start.
         image[0x68..0x70].copy_from_slice(&(1_u64 << 46).to_le_bytes());
         fs::write(folder.path().join("wide.elf"), image).expect("a file");
-        let line = [&MACHINE, &["--program", "./wide.elf", "--json"][..]].concat();
-        let document = Wirevm::new(line).current_dir(folder.path()).run().json();
-        // Memory that is not touched takes nothing, so it may run after all.
-        let end = document["programs"][0]["end"].as_str().expect("an end");
-        assert!(["exited", "not-started"].contains(&end), "{document}");
+        let line = [&MACHINE, &["--program", "./wide.elf", "--program", "hello"][..]].concat();
+        let finished = Wirevm::new([&line[..], &["--json"]].concat()).current_dir(folder.path()).run().expect_code(1);
+        let document = finished.json();
+        assert_end(&document, 1, "exited", 0);
+        assert_eq!(document["programs"][0]["end"], "not-started", "{document}");
+        assert_eq!(document["programs"][0]["reason"], "its segment at 0x405000: NO_SPACE", "{document}");
+        let finished = Wirevm::new(&line).current_dir(folder.path()).run();
+        finished.expect_error(1, &["wide.elf could not be started: its segment at 0x405000: NO_SPACE"]);
     }),
 ];
+        with_second_segment(&mut image, 0x40_5000);
