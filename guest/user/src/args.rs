@@ -7,18 +7,26 @@ use core::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Args(&'static str);
 
-/// An argument that is missing or can't be read; says which, and what was expected.
+/// An argument that is missing, can't be read or is not wanted; says which, and what was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ArgsError {
-    what: &'static str,
-    found: Option<&'static str>,
+pub struct ArgsError(Wrong);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    /// What is missing.
+    Missing(&'static str),
+    /// What stands in its place.
+    Other { what: &'static str, found: &'static str },
+    /// Nothing is expected there.
+    Extra(&'static str),
 }
 
 impl fmt::Display for ArgsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.found {
-            Some(found) => write!(f, "{found:?} is no {}", self.what),
-            None => write!(f, "an argument is missing: {}", self.what),
+        match self.0 {
+            Wrong::Missing(what) => write!(f, "an argument is missing: {what}"),
+            Wrong::Other { what, found } => write!(f, "{found:?} is no {what}"),
+            Wrong::Extra(found) => write!(f, "{found:?} is one argument too many"),
         }
     }
 }
@@ -54,8 +62,41 @@ impl Args {
     /// # Errors
     /// [`ArgsError`] where there is none, or no such number.
     pub fn number<T: FromStr>(&self, index: usize, what: &'static str) -> Result<T, ArgsError> {
-        let text = self.get(index).ok_or(ArgsError { what, found: None })?;
-        text.parse().map_err(|_| ArgsError { what, found: Some(text) })
+        let text = self.text(index, what)?;
+        text.parse().map_err(|_| ArgsError(Wrong::Other { what, found: text }))
+    }
+
+    /// Returns an argument; `what` says what it stands for.
+    ///
+    /// # Errors
+    /// [`ArgsError`] where there is none.
+    pub fn text(&self, index: usize, what: &'static str) -> Result<&'static str, ArgsError> {
+        self.get(index).ok_or(ArgsError(Wrong::Missing(what)))
+    }
+
+    /// Returns which of some words an argument is; `what` names them.
+    ///
+    /// # Errors
+    /// [`ArgsError`] where there is none, or another one.
+    pub fn one_of(&self, index: usize, what: &'static str, words: &[&str]) -> Result<usize, ArgsError> {
+        let found = self.text(index, what)?;
+        words.iter().position(|word| *word == found).ok_or(ArgsError(Wrong::Other { what, found }))
+    }
+
+    /// Tells whether a word that may be left out is there.
+    ///
+    /// # Errors
+    /// [`ArgsError`] for another word.
+    pub fn option(&self, index: usize, word: &'static str) -> Result<bool, ArgsError> {
+        if self.get(index).is_some() { self.one_of(index, word, &[word]).map(|_| true) } else { Ok(false) }
+    }
+
+    /// Checks that there is no argument from `index` on.
+    ///
+    /// # Errors
+    /// [`ArgsError`] where there is one.
+    pub fn end(&self, index: usize) -> Result<(), ArgsError> {
+        self.get(index).map_or(Ok(()), |found| Err(ArgsError(Wrong::Extra(found))))
     }
 
     /// As [`Args::number`], with a value for where there is none.
@@ -92,5 +133,16 @@ mod test {
             "an argument is missing: size in MiB"
         );
         assert_eq!((args.number_or(3, "count", 5_u8), args.number_or::<u8>(2, "count", 5).is_err()), (Ok(5), true));
+    }
+
+    #[test]
+    fn words_are_those_that_are_expected() {
+        let args = Args::new("hog\0300\0wired");
+        assert_eq!(args.option(2, "wire").expect_err("another").to_string(), "\"wired\" is no wire");
+        assert_eq!((args.option(2, "wired"), args.option(3, "wire")), (Ok(true), Ok(false)));
+        assert_eq!(args.one_of(2, "sync or wired", &["sync", "wired"]), Ok(1));
+        assert_eq!(args.text(3, "key").expect_err("none").to_string(), "an argument is missing: key");
+        assert_eq!(args.end(2).expect_err("one").to_string(), "\"wired\" is one argument too many");
+        assert_eq!(args.end(3), Ok(()));
     }
 }

@@ -15,6 +15,33 @@ use crate::elf::{printing, with_second_segment};
 const MACHINE: [&str; 5] = ["run", "--memory", "32M,durability=none", "--timeout", "60"];
 const KVM: &[Need] = &[Need::Kvm];
 
+const STORES: &[Need] = &[Need::Kvm, Need::Durable, Need::Stores];
+
+/// Programs with arguments that they refuse, and how their sentences begin.
+const WRONG_ARGUMENTS: [(&str, &str); 19] = [
+    ("hello,a,b", "hello: \"b\" is one argument too many; usage: hello [NAME]"),
+    ("calls,x", "calls: \"x\" is no number of calls; usage"),
+    ("calls,1,2", "calls: \"2\" is one argument too many; usage"),
+    ("faults,1,2", "faults: \"2\" is one argument too many; usage"),
+    ("refault,1,2", "refault: \"2\" is one argument too many; usage"),
+    ("counter,a,b", "counter: \"b\" is one argument too many; usage"),
+    ("counter,NO", "counter: \"NO\" is no name of a store"),
+    ("greedy", "greedy: \"\" is none of:"),
+    ("greedy,forks,x", "greedy: \"x\" is one argument too many; usage"),
+    ("hog", "hog: an argument is missing: size in MiB; usage"),
+    ("hog,1,wired", "hog: \"wired\" is no wire; usage"),
+    ("hog,1,wire,x", "hog: \"x\" is one argument too many; usage"),
+    ("kv,get", "kv: an argument is missing: the key to get; usage"),
+    ("kv,list,x", "kv: \"x\" is one argument too many; usage"),
+    ("pulse", "pulse: an argument is missing: wire or sync; usage"),
+    ("pulse,wired,1", "pulse: \"wired\" is no wire or sync; usage"),
+    ("rogue,ud2,x", "rogue: \"x\" is one argument too many; usage"),
+    ("storm,1,1,1,x", "storm: "),
+    ("toucher,1,1,reed", "toucher: \"reed\" is no read, write, stride or threads; usage"),
+];
+/// What three runs of `counter` print.
+const COUNTED: &str = "counter 1\ncounter 2\ncounter 3\n";
+
 fn run(arguments: &[&str]) -> Finished {
     Wirevm::new([&MACHINE, arguments].concat()).run()
 }
@@ -61,6 +88,53 @@ pub const CASES: &[Case] = &[
             assert!(finished.stdout.contains(part), "{part} is not in\n{}", finished.stdout);
         }
         finished.expect_error(1, &["my.elf exited with code 7"]);
+    }),
+    ("wrong_arguments_end_a_program_with_2_and_one_sentence", KVM, || {
+        for wrong in WRONG_ARGUMENTS.chunks(8) {
+            let line: Vec<&str> = wrong.iter().flat_map(|(program, _)| ["--program", program]).collect();
+            let document = programs(&line, 1);
+            for (number, (program, sentence)) in wrong.iter().enumerate() {
+                assert_end(&document, number, "exited", 2);
+                let output = document["programs"][number]["output"].as_str().expect("its output");
+                assert!(output.starts_with(sentence), "{program}: {output}");
+            }
+        }
+    }),
+    ("kv_looks_at_its_arguments_before_it_makes_its_store", STORES, || {
+        let folder = scratch_dir();
+        let line = [&MACHINE, &["--store", "store", "--quiet", "--program", "kv,abc"][..]].concat();
+        fs::create_dir(folder.path().join("store")).expect("a folder");
+        let run = || Wirevm::new(&line).current_dir(folder.path()).run();
+        assert!(run().expect_code(1).stdout.starts_with("kv: \"abc\" is no number of values to put; usage"));
+        assert!(!folder.path().join("store/kv").exists(), "it is there from its first use on");
+        let line = line.iter().map(|word| if *word == "kv,abc" { "kv,1" } else { word });
+        let finished = Wirevm::new(line).current_dir(folder.path()).run().expect_code(0);
+        assert!(finished.stdout.contains("synced 1\n"), "{}", finished.stdout);
+        assert!(folder.path().join("store/kv").exists());
+    }),
+    ("second_kv_at_a_time_says_that_its_store_may_be_in_use", STORES, || {
+        let folder = scratch_dir();
+        fs::create_dir(folder.path().join("store")).expect("a folder");
+        let line = ["--store", "store", "--program", "kv,300", "--program", "kv,300", "--json"];
+        let finished = Wirevm::new([&MACHINE[..], &line].concat()).current_dir(folder.path()).run();
+        let document = finished.expect_code(1).json();
+        let programs = document["programs"].as_array().expect("programs");
+        let outputs: Vec<&str> = programs.iter().map(|program| program["output"].as_str().expect("text")).collect();
+        let refused = "kv: the store 'kv' can't be opened (it may be in use): KERN_RESOURCE_SHORTAGE\n";
+        assert_eq!(outputs.iter().filter(|output| **output == refused).count(), 1, "{outputs:?}");
+        assert_eq!(outputs.iter().filter(|output| output.contains("synced 300\n")).count(), 1, "{outputs:?}");
+    }),
+    ("counter_counts_on_from_run_to_run", STORES, || {
+        let folder = scratch_dir();
+        fs::create_dir(folder.path().join("store")).expect("a folder");
+        let count = |cpus, program| {
+            let line = ["--store", "store", "--quiet", "--cpus", cpus, "--program", program];
+            Wirevm::new([&MACHINE[..], &line].concat()).current_dir(folder.path()).run().expect_code(0).stdout
+        };
+        assert_eq!([count("1", "counter"), count("2", "counter"), count("1", "counter")].concat(), COUNTED);
+        // Another store has a count of its own.
+        assert_eq!(count("1", "counter,other"), "counter 1\n");
+        assert_eq!(count("1", "counter"), "counter 4\n");
     }),
     ("fault_ends_its_program_and_no_other", KVM, || {
         let document = programs(&["--program", "rogue,ud2", "--program", "hello"], 1);
@@ -126,6 +200,7 @@ pub const CASES: &[Case] = &[
         let mut image = printing("", 0);
         // The segment's size in memory: all of the lower half above its start.
         image[0x68..0x70].copy_from_slice(&(1_u64 << 46).to_le_bytes());
+        with_second_segment(&mut image, 0x40_5000);
         fs::write(folder.path().join("wide.elf"), image).expect("a file");
         let line = [&MACHINE, &["--program", "./wide.elf", "--program", "hello"][..]].concat();
         let finished = Wirevm::new([&line[..], &["--json"]].concat()).current_dir(folder.path()).run().expect_code(1);
@@ -137,4 +212,3 @@ pub const CASES: &[Case] = &[
         finished.expect_error(1, &["wide.elf could not be started: its segment at 0x405000: NO_SPACE"]);
     }),
 ];
-        with_second_segment(&mut image, 0x40_5000);

@@ -7,10 +7,10 @@ use wirevm_user::{Args, entry, println, process};
 entry!(run);
 
 fn run(args: Args) -> u8 {
-    let count = match args.number_or::<u32>(1, "number of calls", 10_000) {
+    let count = match args.end(2).and_then(|()| args.number_or::<u32>(1, "number of calls", 10_000)) {
         Ok(count) => count,
         Err(error) => {
-            println!("calls: {error}");
+            println!("calls: {error}; usage: calls [N]");
             return 2;
         }
     };

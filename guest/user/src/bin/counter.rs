@@ -1,4 +1,4 @@
-//! Counts its runs: `counter`. The count stands in the store `counter` and is stable when it is printed.
+//! Counts its runs: `counter [STORE]`. The count stands in the store, `counter` where none is named, and is stable when it is printed.
 #![cfg_attr(feature = "program", no_std, no_main)]
 
 use wirevm_abi::StoreName;
@@ -12,6 +12,10 @@ const PAGES: u64 = 2;
 const _: () = assert!(SLOT_DISTANCE == PAGE_BYTES);
 
 fn run(args: Args) -> u8 {
+    if let Err(error) = args.end(2) {
+        println!("counter: {error}; usage: counter [STORE]");
+        return 2;
+    }
     let Ok(name) = StoreName::new(args.get(1).unwrap_or("counter")) else {
         println!("counter: {:?} is no name of a store", args.get(1).unwrap_or(""));
         return 2;
@@ -30,7 +34,8 @@ fn run(args: Args) -> u8 {
 
 /// Counts on and returns the count, once it is stable.
 fn count(name: StoreName) -> Result<u64, (&'static str, KernReturn)> {
-    let object = Object::open(ObjectKind::Store(name), PAGES).map_err(|error| ("can't be opened", error))?;
+    let object =
+        Object::open(ObjectKind::Store(name), PAGES).map_err(|error| ("can't be opened (it may be in use)", error))?;
     let region =
         Region::map(&object, 0, PAGES, Prot::READ_WRITE, Mode::Shared).map_err(|error| ("can't be mapped", error))?;
     let mut slots = [[0; SLOT_BYTES]; 2];

@@ -15,10 +15,10 @@ entry!(run);
 const PAGES: usize = 256;
 
 fn run(args: Args) -> u8 {
-    let count = match args.number_or::<u32>(1, "number of faults", 4096) {
+    let count = match args.end(2).and_then(|()| args.number_or::<u32>(1, "number of faults", 4096)) {
         Ok(count) => count as usize,
         Err(error) => {
-            println!("faults: {error}");
+            println!("faults: {error}; usage: faults [N]");
             return 2;
         }
     };

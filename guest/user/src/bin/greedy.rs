@@ -39,6 +39,10 @@ type Greed = fn() -> (u64, Refusal);
 type Refusal = Option<String>;
 
 fn run(args: Args) -> u8 {
+    if let Err(error) = args.end(2) {
+        println!("greedy: {error}; usage: greedy WHAT");
+        return 2;
+    }
     let what = args.get(1).unwrap_or("");
     let Some((_, take)) = ALL.iter().find(|(name, _)| *name == what) else {
         println!("greedy: {what:?} is none of:");

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering;
 
 use wirevm_user::process::{Ended, Fork, exit, fork, wait};
 use wirevm_user::{
-    Args, KernReturn, Mode, Object, ObjectKind, PAGE_BYTES, Prot, Region, WireFlags, entry, println, vm,
+    Args, ArgsError, KernReturn, Mode, Object, ObjectKind, PAGE_BYTES, Prot, Region, WireFlags, entry, println, vm,
 };
 
 entry!(run);
@@ -19,8 +19,8 @@ entry!(run);
 const CHUNK_BYTES: usize = 1 << 20;
 
 fn run(args: Args) -> u8 {
-    let limit = match args.number::<u32>(1, "size in MiB") {
-        Ok(limit) => limit as usize,
+    let (limit, wires) = match read(&args) {
+        Ok(order) => order,
         Err(error) => {
             println!("hog: {error}; usage: hog MiB [wire]");
             return 2;
@@ -35,7 +35,7 @@ fn run(args: Args) -> u8 {
             return 1;
         }
     };
-    if args.get(2) == Some("wire") {
+    if wires {
         let stopped = eat(limit, &shared, |chunk| {
             vm::map_wire(chunk.address(), chunk.address() + chunk.len() as u64, WireFlags::USER)
         });
@@ -64,6 +64,14 @@ fn run(args: Args) -> u8 {
             1
         }
     }
+}
+
+/// Returns how many MiB are to be eaten, and whether they are to be wired.
+fn read(args: &Args) -> Result<(usize, bool), ArgsError> {
+    let limit: u32 = args.number(1, "size in MiB")?;
+    let wires = args.option(2, "wire")?;
+    args.end(3)?;
+    Ok((limit as usize, wires))
 }
 
 /// Returns how much was eaten.

@@ -11,7 +11,7 @@ use alloc::string::String;
 
 use wirevm_abi::StoreName;
 use wirevm_user::log::{Log, Storage};
-use wirevm_user::{Args, KernReturn, Mode, Object, ObjectKind, PAGE_BYTES, Prot, Region, entry, println};
+use wirevm_user::{Args, ArgsError, KernReturn, Mode, Object, ObjectKind, PAGE_BYTES, Prot, Region, entry, println};
 
 entry!(run);
 
@@ -49,42 +49,64 @@ impl Storage for Mapped {
     }
 }
 
+/// What is to be done.
+enum Order {
+    Get(&'static str),
+    List,
+    Put(u64),
+}
+
 fn run(args: Args) -> u8 {
+    // Before anything is opened: a store that is opened is there from then on.
+    let order = match read(&args) {
+        Ok(order) => order,
+        Err(error) => {
+            println!("kv: {error}; usage: kv N | kv get KEY | kv list");
+            return 2;
+        }
+    };
     let mapped = match map() {
         Ok(mapped) => mapped,
-        Err(error) => {
-            println!("kv: no memory can be mapped: {error}");
+        Err((what, error)) => {
+            println!("kv: {what}: {error}");
             return 1;
         }
     };
     let is_store = mapped.is_store;
     let log = Log::open(mapped);
-    match (args.get(1), args.get(2)) {
-        (Some("get"), Some(key)) => get(&log, key),
-        (Some("list"), None) => list(&log),
-        _ => match args.number::<u64>(1, "number of values to put") {
-            Ok(count) => put(log, count, if is_store { "synced" } else { "put" }),
-            Err(error) => {
-                println!("kv: {error}; usage: kv N | kv get KEY | kv list");
-                2
-            }
-        },
+    match order {
+        Order::Get(key) => get(&log, key),
+        Order::List => list(&log),
+        Order::Put(count) => put(log, count, if is_store { "synced" } else { "put" }),
     }
 }
 
+fn read(args: &Args) -> Result<Order, ArgsError> {
+    let (order, end) = match args.get(1) {
+        Some("get") => (Order::Get(args.text(2, "the key to get")?), 3),
+        Some("list") => (Order::List, 2),
+        _ => (Order::Put(args.number(1, "number of values to put")?), 2),
+    };
+    args.end(end)?;
+    Ok(order)
+}
+
 /// Maps the store, or memory in its place.
-fn map() -> Result<Mapped, KernReturn> {
+fn map() -> Result<Mapped, (&'static str, KernReturn)> {
     let pages = PAGES as u64;
-    let store = StoreName::new("kv").map_err(|_| KernReturn::INVALID_ARGUMENT)?;
+    let opening = |error| ("the store 'kv' can't be opened (it may be in use)", error);
+    let store = StoreName::new("kv").map_err(|_| opening(KernReturn::INVALID_ARGUMENT))?;
     let object = match Object::open(ObjectKind::Store(store), pages) {
         Ok(object) => object,
         Err(KernReturn::FAILURE) => {
             println!("kv: there is no store, so what is put is gone when this program ends");
-            return Ok(Mapped { region: Region::allocate(PAGES * PAGE_BYTES)?, is_store: false });
+            let region = Region::allocate(PAGES * PAGE_BYTES).map_err(|error| ("no memory in its place", error))?;
+            return Ok(Mapped { region, is_store: false });
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(opening(error)),
     };
-    let region = Region::map(&object, 0, pages, Prot::READ_WRITE, Mode::Shared)?;
+    let region = Region::map(&object, 0, pages, Prot::READ_WRITE, Mode::Shared)
+        .map_err(|error| ("the store 'kv' can't be mapped", error))?;
     Ok(Mapped { region, is_store: true })
 }
 

@@ -12,12 +12,19 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use wirevm_user::time::clock;
-use wirevm_user::{Args, PAGE_BYTES, Region, WireFlags, entry, println, thread, vm};
+use wirevm_user::{Args, ArgsError, PAGE_BYTES, Region, WireFlags, entry, println, thread, vm};
 
 entry!(run);
 
 fn run(args: Args) -> u8 {
-    match pulse(&args) {
+    let (is_sync, mib) = match read(&args) {
+        Ok(order) => order,
+        Err(error) => {
+            println!("pulse: {error}; usage: pulse wire|sync MiB");
+            return 2;
+        }
+    };
+    match pulse(is_sync, mib) {
         Ok(()) => 0,
         Err(error) => {
             println!("pulse: {error}");
@@ -26,9 +33,16 @@ fn run(args: Args) -> u8 {
     }
 }
 
-fn pulse(args: &Args) -> Result<(), String> {
-    let is_sync = args.get(1) == Some("sync");
-    let bytes = args.number::<usize>(2, "number of MiB").map_err(|error| error.to_string())? << 20;
+/// Returns whether it is to synchronize, and how many MiB it is about.
+fn read(args: &Args) -> Result<(bool, u32), ArgsError> {
+    let what = args.one_of(1, "wire or sync", &["wire", "sync"])?;
+    let mib = args.number(2, "number of MiB")?;
+    args.end(3)?;
+    Ok((what == 1, mib))
+}
+
+fn pulse(is_sync: bool, mib: u32) -> Result<(), String> {
+    let bytes = (mib as usize) << 20;
     let region = Region::allocate(bytes).map_err(|error| error.to_string())?;
     let (start, end) = (region.address(), region.address() + bytes as u64);
     if is_sync {

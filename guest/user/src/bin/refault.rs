@@ -1,4 +1,4 @@
-//! Prepares page faults on resident pages and takes them: `refault REGIONS`.
+//! Prepares page faults on resident pages and takes them: `refault [REGIONS]`.
 //!
 //! Each region is an object of its own with eight pages, which become resident from the last to the first, so that no two of them
 //! have frames that go on, and lose their mappings. Then the program sleeps for two seconds, loads from each page once, and sleeps
@@ -22,10 +22,10 @@ const PAGES: usize = 8;
 const REST: Duration = Duration::from_secs(2);
 
 fn run(args: Args) -> u8 {
-    let count = match args.number_or::<u32>(1, "number of regions", 10) {
+    let count = match args.end(2).and_then(|()| args.number_or::<u32>(1, "number of regions", 10)) {
         Ok(count) => count,
         Err(error) => {
-            println!("refault: {error}");
+            println!("refault: {error}; usage: refault [REGIONS]");
             return 2;
         }
     };

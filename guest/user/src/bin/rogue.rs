@@ -24,18 +24,19 @@ fn run(args: Args) -> u8 {
     match act(&args, what) {
         Ok(Some(code)) => code,
         Ok(None) => {
-            println!("rogue: {what:?} is none of: all, wild, random N SEED, spin, and");
+            println!("rogue: {what:?} is none of: all, wild, random [N] [SEED], spin, and");
             crimes::ALL.iter().for_each(|(name, _)| println!("  {name}"));
             2
         }
         Err(error) => {
-            println!("rogue: {error}; usage: rogue WHAT, rogue random N SEED");
+            println!("rogue: {error}; usage: rogue WHAT | rogue random [N] [SEED]");
             2
         }
     }
 }
 
 fn act(args: &Args, what: &str) -> Result<Option<u8>, ArgsError> {
+    args.end(if what == "random" { 4 } else { 2 })?;
     Ok(Some(match what {
         "all" => all(),
         "wild" => calls::wild(),

@@ -1,4 +1,4 @@
-//! Does everything at once: `storm SECONDS THREADS SEED`.
+//! Does everything at once: `storm [SECONDS] [THREADS] [SEED]`.
 //!
 //! Each thread allocates, touches, wires, unwires, locks, unlocks, protects, synchronizes and deallocates memory of its own at random,
 //! and has children that look at it, and checks that every word holds what it wrote. What the system refuses for want of memory is
@@ -25,7 +25,7 @@ fn run(args: Args) -> u8 {
     let (seconds, threads, seed) = match read(&args) {
         Ok(order) => order,
         Err(error) => {
-            println!("storm: {error}; usage: storm SECONDS THREADS SEED");
+            println!("storm: {error}; usage: storm [SECONDS] [THREADS] [SEED]");
             return 2;
         }
     };
@@ -65,6 +65,7 @@ fn run(args: Args) -> u8 {
 }
 
 fn read(args: &Args) -> Result<(u64, u64, u64), ArgsError> {
+    args.end(4)?;
     let threads: u8 = args.number_or(2, "number of threads", 2)?;
     Ok((args.number_or(1, "number of seconds", 5)?, threads.into(), args.number_or(3, "seed", 1)?))
 }
