@@ -1,10 +1,13 @@
 //! Programs in a machine's guest.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wirevm_agent::{Command, MAIN_TASK, ProgramEnd, Reply, Request};
+use wirevm_devices::durability::Durability;
+use wirevm_devices::ramfile::RamFile;
 use wirevm_map::{FrameRun, KernReturn};
 use wirevm_tests::binary;
 use wirevm_vmm::boot::ArchiveBuilder;
@@ -28,8 +31,19 @@ pub fn archive(programs: &[(&str, &[&str])]) -> Option<Arc<[u8]>> {
 impl Lab {
     /// Starts the guest kernel with programs at hand, on RAM without stable storage, and waits until it takes commands.
     pub fn of_programs(ram_bytes: u64, setup: &Setup) -> Self {
-        let ram = || wirevm_devices::ramfile::RamFile::memfd(ram_bytes).expect("a memfd");
+        let ram = || RamFile::memfd(ram_bytes).expect("a memfd");
         let lab = Self::start(ram, kernel(), setup);
+        lab.booted();
+        lab
+    }
+
+    /// Starts the guest kernel with programs at hand, on a RAM file of that folder whose bytes last, and with stores there, and waits
+    /// until it takes commands.
+    pub fn of_programs_on_disk(ram_bytes: u64, folder: &Path, setup: Setup) -> Self {
+        let stores = folder.join("stores");
+        fs::create_dir(&stores).expect("a folder");
+        let ram = || RamFile::create(&folder.join("programs.ram"), ram_bytes, Durability::Shared).expect("a RAM file");
+        let lab = Self::start(ram, kernel(), &Setup { store_dir: Some(stores), ..setup });
         lab.booted();
         lab
     }
@@ -110,11 +124,15 @@ impl Lab {
         taken
     }
 
-    /// Checks that nothing is under way, that every invariant holds, and that the guest, the host's ledger and the host's kernel agree
-    /// on which frames are wired.
+    /// Checks that nothing is under way, that every invariant holds, and that the books agree.
     pub fn expect_quiet(&mut self) {
         let quiet = self.call(&Command::Quiesce);
         assert_eq!(quiet, Reply::Done(KernReturn::Success), "{quiet:?}");
+        self.expect_books();
+    }
+
+    /// Checks that the guest, the host's ledger and the host's kernel agree on which frames are wired; returns how many.
+    pub fn expect_books(&mut self) -> u64 {
         let all = Command::WiredFrames { start: 0, end: self.machine.ram_pages() };
         let Reply::Frames(rows) = self.call(&all) else { panic!("no frames") };
         let wired: Vec<FrameRun> = rows.into_iter().filter_map(|row| row.frames).collect();
@@ -125,6 +143,6 @@ impl Lab {
         let said: u64 = wired.iter().map(|run| run.pages).sum();
         assert_eq!(said, pins.stats().wired_pages, "the guest and the ledger disagree");
         assert_eq!(pins.stats().deferred_pages, 0);
-        self.locked();
+        self.locked()
     }
 }

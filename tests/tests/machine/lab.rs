@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -20,6 +21,8 @@ use wirevm_vmm::{ChannelError, Machine, MachineConfig, MachineError, Outcome, St
 
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
+/// Pages that stores may have.
+const STORE_QUOTA_PAGES: u64 = 4096;
 /// Longest wait for anything that should happen soon.
 pub const LIMIT: Duration = Duration::from_secs(20);
 /// Longest time that ending a machine may take.
@@ -120,6 +123,8 @@ pub struct Setup {
     pub lock_faults: Option<LockFaults>,
     /// What storage is told to do.
     pub storage_faults: Option<StorageFaults>,
+    /// The folder of its stores, if it has any.
+    pub store_dir: Option<PathBuf>,
     /// Whether the guest boots one instruction at a time.
     pub single_step: bool,
 }
@@ -134,6 +139,7 @@ impl Default for Setup {
             policy: StorageErrorPolicy::Stop,
             lock_faults: None,
             storage_faults: None,
+            store_dir: None,
             single_step: false,
         }
     }
@@ -146,8 +152,8 @@ fn config(setup: &Setup, console: Console) -> MachineConfig {
         wire_quota_pages: setup.quota,
         lock_faults: setup.lock_faults.clone(),
         storage_faults: setup.storage_faults.clone(),
-        store_dir: None,
-        store_quota_pages: 0,
+        store_dir: setup.store_dir.clone(),
+        store_quota_pages: if setup.store_dir.is_some() { STORE_QUOTA_PAGES } else { 0 },
         time_limit: Some(setup.time_limit),
         on_storage_error: setup.policy,
         guest_log_level: 0,

@@ -36,7 +36,7 @@ const WRONG_ARGUMENTS: [(&str, &str); 19] = [
     ("pulse", "pulse: an argument is missing: wire or sync; usage"),
     ("pulse,wired,1", "pulse: \"wired\" is no wire or sync; usage"),
     ("rogue,ud2,x", "rogue: \"x\" is one argument too many; usage"),
-    ("storm,1,1,1,x", "storm: "),
+    ("storm,1,1,1,x", "storm: \"x\" is no hold; usage"),
     ("toucher,1,1,reed", "toucher: \"reed\" is no read, write, stride or threads; usage"),
 ];
 /// What three runs of `counter` print.

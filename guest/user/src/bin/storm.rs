@@ -1,88 +1,136 @@
-//! Does everything at once: `storm [SECONDS] [THREADS] [SEED]`.
+//! Does everything at once: `storm [SECONDS] [THREADS] [SEED] [hold]`.
 //!
 //! Each thread allocates, touches, wires, unwires, locks, unlocks, protects, synchronizes and deallocates memory of its own at random,
 //! and has children that look at it, and checks that every word holds what it wrote. What the system refuses for want of memory is
-//! no error; any other answer that is not expected is.
+//! no error; any other answer that is not expected is. Some of the memory is a store's, where the host has stores.
+//!
+//! At the end it says what has succeeded how often. With `hold` it then wires all its memory, says how many pages that are, and waits
+//! to be killed.
 #![cfg_attr(feature = "program", no_std, no_main)]
 
 extern crate alloc;
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
-use wirevm_user::storm::{Storm, Trouble};
-use wirevm_user::time::clock;
-use wirevm_user::{Args, ArgsError, entry, println, thread};
+use wirevm_user::storm::{Storm, Tally, Trouble, is_durable};
+use wirevm_user::time::{clock, sleep};
+use wirevm_user::{Args, ArgsError, entry, posix, println, thread};
 
 entry!(run);
 
 /// Operations between two looks at the clock, which is a call like the others.
 const OPERATIONS_AT_ONCE: u64 = 4;
 
+/// What is to be done.
+#[derive(Clone, Copy)]
+struct Order {
+    seconds: u64,
+    threads: u64,
+    seed: u64,
+    /// What is there at the end stays, wired.
+    holds: bool,
+}
+
 fn run(args: Args) -> u8 {
-    let (seconds, threads, seed) = match read(&args) {
+    let order = match read(&args) {
         Ok(order) => order,
         Err(error) => {
-            println!("storm: {error}; usage: storm [SECONDS] [THREADS] [SEED]");
+            println!("storm: {error}; usage: storm [SECONDS] [THREADS] [SEED] [hold]");
             return 2;
         }
     };
-    let end = clock() + Duration::from_secs(seconds);
-    let children = Arc::new(AtomicU64::new(0));
+    let Some(storms) = weather(order) else { return 1 };
+    if order.holds {
+        return hold(storms);
+    }
+    0
+}
+
+fn read(args: &Args) -> Result<Order, ArgsError> {
+    let threads: u8 = args.number_or(2, "number of threads", 2)?;
+    let order = Order {
+        seconds: args.number_or(1, "number of seconds", 5)?,
+        threads: threads.into(),
+        seed: args.number_or(3, "seed", 1)?,
+        holds: args.option(4, "hold")?,
+    };
+    args.end(5)?;
+    Ok(order)
+}
+
+/// Runs all threads to their end and says what they did; returns what they have, unless something was wrong.
+fn weather(order: Order) -> Option<Vec<Storm>> {
+    let is_durable = match is_durable() {
+        Ok(is_durable) => is_durable,
+        Err(error) => {
+            println!("storm: a page can't be synchronized: {error}");
+            return None;
+        }
+    };
     let mut started = Vec::new();
-    for index in 1..=threads {
-        let children = Arc::clone(&children);
-        match thread::spawn(move || weather(index, seed, end, &children)) {
+    for index in 1..=order.threads {
+        match thread::spawn(move || blow(Storm::new(index, order.seed, is_durable), order.seconds)) {
             Ok(thread) => started.push(thread),
             Err(error) => {
                 println!("storm: thread {index} can't be started: {error}");
-                return 1;
+                return None;
             }
         }
     }
-    let mut operations = 0;
-    let mut is_ok = true;
+    let (mut operations, mut tally) = (0, Tally::default());
+    let mut storms = Vec::new();
     for (thread, index) in started.into_iter().zip(1_u64..) {
         match thread.join() {
-            Ok((done, None)) => operations += done,
-            Ok((done, Some(trouble))) => {
-                println!("storm: thread {index}, operation {done}, seed {seed}: {trouble}");
-                is_ok = false;
+            Ok((storm, done, None)) => {
+                operations += done;
+                tally.add(storm.tally());
+                storms.push(storm);
             }
-            Err(error) => {
-                println!("storm: thread {index} is lost: {error}");
-                is_ok = false;
+            Ok((_, done, Some(trouble))) => {
+                println!("storm: thread {index}, operation {done}, seed {}: {trouble}", order.seed);
             }
+            Err(error) => println!("storm: thread {index} is lost: {error}"),
         }
     }
-    if is_ok {
-        println!("storm: {} children", children.load(Ordering::Relaxed));
-        println!("storm: {operations} operations, ok");
+    if storms.len() as u64 != order.threads {
+        return None;
     }
-    u8::from(!is_ok)
+    println!("storm: {tally}");
+    println!("storm: {operations} operations, ok");
+    Some(storms)
 }
 
-fn read(args: &Args) -> Result<(u64, u64, u64), ArgsError> {
-    args.end(4)?;
-    let threads: u8 = args.number_or(2, "number of threads", 2)?;
-    Ok((args.number_or(1, "number of seconds", 5)?, threads.into(), args.number_or(3, "seed", 1)?))
-}
-
-/// Returns how many operations a thread did, and what stopped it before the time.
-fn weather(index: u64, seed: u64, end: Duration, children: &AtomicU64) -> (u64, Option<Trouble>) {
-    let mut storm = Storm::new(index, seed);
+/// Does a thread's part: everything once, and then what comes, for so many seconds. Returns it, how many operations it did, and what
+/// stopped it before the time.
+fn blow(mut storm: Storm, seconds: u64) -> (Storm, u64, Option<Trouble>) {
     let mut done = 0;
-    while clock() < end {
+    let mut end = None;
+    while !storm.has_tried_everything() || clock() < *end.get_or_insert_with(|| clock() + Duration::from_secs(seconds))
+    {
         for _ in 0..OPERATIONS_AT_ONCE {
             if let Err(trouble) = storm.step() {
-                return (done, Some(trouble));
+                return (storm, done, Some(trouble));
             }
             done += 1;
         }
     }
-    children.fetch_add(storm.children(), Ordering::Relaxed);
     let trouble = storm.check_all().err();
-    (done, trouble)
+    (storm, done, trouble)
+}
+
+/// Wires all memory of the storms, and nothing else, and waits to be killed.
+fn hold(mut storms: Vec<Storm>) -> u8 {
+    let wired = posix::munlockall().map_err(|error| Trouble::Posix("munlockall", error));
+    let wired = wired.and_then(|()| storms.iter_mut().map(Storm::wire_all).sum::<Result<u64, Trouble>>());
+    match wired {
+        Ok(pages) => println!("storm: holds {pages} pages"),
+        Err(trouble) => {
+            println!("storm: {trouble}");
+            return 1;
+        }
+    }
+    loop {
+        sleep(Duration::from_secs(3600));
+    }
 }

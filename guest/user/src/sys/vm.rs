@@ -66,10 +66,11 @@ pub unsafe fn protect(address: u64, size: u64, set_maximum: bool, prot: Prot) ->
     KernReturn::check(unsafe { call(user::VM_PROTECT, [address, size, u64::from(set_maximum), prot.bits(), 0, 0]) }.0)
 }
 
-/// Wires the pages from `start` to `end`: they become resident and the host keeps them in memory (FreeBSD `vm_map_wire`).
+/// Wires the pages from `start` to `end`: they become resident and the host keeps them in memory (FreeBSD `vm_map_wire`). Programs
+/// wire for the user only: with [`WireFlags::USER`].
 ///
 /// # Errors
-/// [`KernReturn::INVALID_ARGUMENT`]: reversed, unaligned, an unknown flag. [`KernReturn::INVALID_ADDRESS`]: a page is not allocated, or
+/// [`KernReturn::INVALID_ARGUMENT`]: reversed, unaligned, an unknown flag, or without [`WireFlags::USER`]. [`KernReturn::INVALID_ADDRESS`]: a page is not allocated, or
 /// not readable. [`KernReturn::RESOURCE_SHORTAGE`]: a limit, a quota or memory. [`KernReturn::OUT_OF_BOUNDS`],
 /// [`KernReturn::PROTECTION_FAILURE`]: an object has no such page. No wiring is left then that was not there before.
 pub fn map_wire(start: u64, end: u64, flags: WireFlags) -> Result<(), KernReturn> {
