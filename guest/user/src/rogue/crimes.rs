@@ -35,9 +35,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("write-rodata", || store(ALL.as_ptr() as usize)),
     ("jump-to-data", jump_to_data),
     ("jump-to-stack", jump_to_stack),
-    ("stack-overflow", || {
-        black_box(overflow(black_box(1)));
-    }),
+    ("stack-overflow", overflow_stack),
     ("cli", || instruction!("cli")),
     ("sti", || instruction!("sti")),
     ("hlt", || instruction!("hlt")),
@@ -81,6 +79,11 @@ static UNMASKED: u32 = 0;
 /// A return, as data.
 static mut RETURN: u8 = 0xc3;
 
+/// Bytes of a frame that leaves most of its pages alone.
+const LARGE_FRAME_BYTES: usize = 256 << 10;
+/// How many of them there are: they leave between one and two of the 8 MiB that the kernel gives a program for its first stack.
+const LARGE_FRAMES: usize = (8 << 20) / LARGE_FRAME_BYTES - 2;
+
 fn load(address: usize) {
     // SAFETY: the page table prevents it.
     black_box(unsafe { core::ptr::with_exposed_provenance::<u64>(address).read_volatile() });
@@ -105,9 +108,30 @@ fn jump_to_stack() {
     jump((&raw const code) as usize);
 }
 
+/// Calls itself until the stack is used up: with large frames as long as there is much of it, for a page that is touched first takes its
+/// time, and then with frames of less than the one page at its end that guards it.
+fn overflow_stack() {
+    // SAFETY: none: it never comes back.
+    unsafe {
+        asm!(
+            "2: sub rsp, {bytes}",
+            "mov [rsp], rsp",
+            "dec {frames:e}",
+            "jnz 2b",
+            "and rsp, -16",
+            "call {overflow}",
+            "ud2",
+            bytes = const LARGE_FRAME_BYTES,
+            frames = in(reg) LARGE_FRAMES,
+            overflow = sym overflow,
+            options(noreturn)
+        )
+    }
+}
+
 #[expect(unconditional_recursion, reason = "it must overflow the stack")]
 #[inline(never)]
-fn overflow(depth: u64) -> u64 {
+extern "C" fn overflow(depth: u64) -> u64 {
     let filling = black_box([depth; 64]);
     overflow(depth + 1) + filling[usize::try_from(depth % 64).unwrap_or(0)]
 }
