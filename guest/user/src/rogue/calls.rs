@@ -13,8 +13,10 @@ use super::ended;
 const NUMBERS: u64 = 64;
 /// Nanoseconds that a call which waits may take.
 const SHORT: u64 = 100_000;
-/// Calls of one child of `random`.
-const CALLS_PER_CHILD: u64 = 50;
+/// Most calls of one child of `random`. Few come that far: sooner or later one gives back the child's text, or starts a thread nowhere.
+const CALLS_PER_CHILD: u64 = 200;
+/// Calls of `random` for each child that may be ended by one. About every sixtieth call ends its child.
+const CALLS_PER_LOSS: u64 = 20;
 
 /// Addresses and sizes that lead nowhere, or into the kernel, or over the end.
 const WILD: [u64; 20] = [
@@ -89,10 +91,6 @@ fn bounded(number: u64, mut arguments: [u64; 6]) -> [u64; 6] {
     if let Some(limit) = time_limit(number).and_then(|place| arguments.get_mut(place)) {
         *limit = (*limit).min(SHORT);
     }
-    // Nobody undoes the system's wiring of these children, and a deallocation would wait for that.
-    if number == user::VM_MAP_WIRE {
-        arguments[2] |= 1;
-    }
     arguments
 }
 
@@ -122,15 +120,19 @@ pub fn wild() -> u8 {
     tell("wild", &counts, lost)
 }
 
-/// Makes random calls with arguments of which some make sense.
+/// Makes random calls, with arguments of which some make sense, until so many have been answered.
 pub fn random(count: u64, seed: u64) -> u8 {
     let Some(counts) = Counts::new() else {
         println!("rogue: random: no memory to count in");
         return 1;
     };
-    let mut lost = 0;
-    for child in 0..count.div_ceil(CALLS_PER_CHILD) {
-        let calls = CALLS_PER_CHILD.min(count - child * CALLS_PER_CHILD);
+    let (mut child, mut lost) = (0, 0);
+    loop {
+        let left = count.saturating_sub(counts.answered().load(Ordering::Relaxed));
+        if left == 0 || lost > count / CALLS_PER_LOSS + 1 {
+            break;
+        }
+        let calls = left.min(CALLS_PER_CHILD);
         let end = ended(|| {
             let mut random = Random::new(seed.wrapping_mul(1_000_003).wrapping_add(child));
             // Twice what is aimed at, so that what follows is rarely met.
@@ -145,9 +147,10 @@ pub fn random(count: u64, seed: u64) -> u8 {
             core::mem::forget(own);
             0
         });
+        child += 1;
         lost += u64::from(end != Some(Ended::Exit(0)));
     }
-    tell("random", &counts, lost)
+    tell("random", &counts, lost).max(u8::from(counts.answered().load(Ordering::Relaxed) != count))
 }
 
 /// Returns something wild, or an address of the child's own, or a size, or a small number.
