@@ -137,7 +137,7 @@ mod test {
 
     #[test]
     fn words_are_those_that_are_expected() {
-        let args = Args::new("hog\0300\0wired");
+        let args = Args::new("hog\x00300\0wired");
         assert_eq!(args.option(2, "wire").expect_err("another").to_string(), "\"wired\" is no wire");
         assert_eq!((args.option(2, "wired"), args.option(3, "wire")), (Ok(true), Ok(false)));
         assert_eq!(args.one_of(2, "sync or wired", &["sync", "wired"]), Ok(1));
