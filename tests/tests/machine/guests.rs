@@ -101,6 +101,14 @@ impl Lab {
         reply
     }
 
+    /// Has the agent allocate a page and give it back; returns how long each took.
+    pub fn allocate_and_deallocate(&mut self) -> Duration {
+        let clock = Instant::now();
+        let address = self.allocate(1);
+        self.done(&Command::Deallocate { address, size: PAGE });
+        clock.elapsed() / 2
+    }
+
     /// Ends a task and gives back what it had.
     pub fn end_task(&mut self, task: u64) {
         assert_ne!(task, MAIN_TASK);

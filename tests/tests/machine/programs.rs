@@ -158,10 +158,7 @@ fn spin(vcpus: u32) {
     let tasks: Vec<u64> = (0..=vcpus).map(|_| lab.run_program(0)).collect();
     let mut longest = Duration::ZERO;
     for _ in 0..50 {
-        let clock = Instant::now();
-        let address = lab.allocate(1);
-        lab.done(&Command::Deallocate { address, size: super::lab::PAGE });
-        longest = longest.max(clock.elapsed() / 2);
+        longest = longest.max(lab.allocate_and_deallocate());
     }
     println!("{vcpus} vCPUs with {} programs that spin: {longest:?} for the slowest command", tasks.len());
     assert!(longest < ANSWER, "{longest:?}");
@@ -170,6 +167,29 @@ fn spin(vcpus: u32) {
         assert_eq!(lab.await_program(task, ANSWER * 5), ProgramEnd::Killed);
         lab.end_task(task);
     }
+    lab.expect_quiet();
+    expect_frames(&mut lab, free);
+    lab.stop();
+}
+
+/// Lets more threads spin than any number of turns could be waited for, while the agent answers.
+fn spin_in_many_threads(vcpus: u32) {
+    let mut lab = guest(vcpus, &[("rogue", &["spin", "200"])]);
+    let free = lab.free_frames();
+    let task = lab.run_program(0);
+    let clock = Instant::now();
+    while !lab.output(task).contains("spin: begins") {
+        assert!(clock.elapsed() < ANSWER * 10, "the threads don't start");
+        lab.allocate_and_deallocate();
+    }
+    let longest = (0..50).map(|_| lab.allocate_and_deallocate()).max().expect("some");
+    println!("{vcpus} vCPUs with 200 threads that spin: {longest:?} for the slowest command");
+    assert!(!lab.output(task).contains("no further thread"), "{}", lab.output(task));
+    // Were each of them given its turn first, a command would take 2 s for each processor's share.
+    assert!(longest < ANSWER, "{longest:?}");
+    lab.done(&Command::KillProgram { task });
+    assert_eq!(lab.await_program(task, ANSWER * 5), ProgramEnd::Killed);
+    lab.end_task(task);
     lab.expect_quiet();
     expect_frames(&mut lab, free);
     lab.stop();
@@ -336,6 +356,7 @@ const LONG_STORM: &[Entry] =
 pub const CASES: &[Case] = &[
     ("storms_on_2_vcpus_for_5_s_leave_nothing", DISK, || storm(2, SHORT_STORM, 5)),
     ("storms_on_4_vcpus_for_5_s_leave_nothing", DISK, || storm(4, SHORT_STORM, 5)),
+    ("threads_that_spin_in_great_number_stop_no_command", KVM, || [1, 2].into_iter().for_each(spin_in_many_threads)),
     ("programs_that_spin_on_every_vcpu_stop_no_command_and_can_be_killed", KVM, || {
         [1, 2, 4].into_iter().for_each(spin)
     }),

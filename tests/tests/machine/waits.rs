@@ -3,11 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wirevm_agent::Command;
+use wirevm_agent::{Command, Reply};
 use wirevm_devices::durability::Durability;
 use wirevm_devices::pin::LockFaults;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::sync::StorageFaults;
+use wirevm_map::{KernReturn, WireFlags};
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Need};
 
@@ -31,6 +32,14 @@ struct Released(LockFaults);
 impl Drop for Released {
     fn drop(&mut self) {
         self.0.release();
+    }
+}
+
+fn until_one_waits(locks: &LockFaults) {
+    let clock = Instant::now();
+    while locks.waiting() == 0 {
+        assert!(clock.elapsed() < LIMIT, "nobody locks anything");
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -77,11 +86,7 @@ pub const CASES: &[Case] = &[
         for _ in 0..8 {
             locks.hold();
             let task = lab.run_program(0);
-            let clock = Instant::now();
-            while locks.waiting() == 0 {
-                assert!(clock.elapsed() < LIMIT, "nobody locks anything");
-                thread::sleep(Duration::from_millis(1));
-            }
+            until_one_waits(&locks);
             for _ in 0..20 {
                 let clock = Instant::now();
                 lab.call_once(&Command::WireTotal);
@@ -96,6 +101,36 @@ pub const CASES: &[Case] = &[
         }
         println!("slowest command while a processor waits: {slowest:?}");
         assert!(slowest < Duration::from_secs(1), "a command took {slowest:?}");
+        lab.stop();
+    }),
+    ("thread_that_rests_wakes_in_time_whichever_processor_waits_for_its_locks", &[Need::Kvm, Need::Lock64MiB], || {
+        let locks = LockFaults::default();
+        let programs = archive(&[("pulse", &["rest", "6"])]);
+        let setup = Setup {
+            vcpus: 2,
+            archive: programs,
+            quota: 16 * MIB / PAGE,
+            lock_faults: Some(locks.clone()),
+            ..Setup::default()
+        };
+        let mut lab = Lab::of_programs(64 * MIB, &setup);
+        let _released = Released(locks.clone());
+        let start = lab.allocate(1);
+        let (end, flags) = (start + PAGE, u64::from(WireFlags::USER.bits()));
+        let task = lab.run_program(0);
+        for _ in 0..6 {
+            locks.hold();
+            let wire = lab.send(&Command::Wire { start, end, flags });
+            until_one_waits(&locks);
+            thread::sleep(Duration::from_millis(600));
+            locks.release();
+            assert_eq!(lab.reply(wire), Reply::Done(KernReturn::Success));
+            lab.done(&Command::Unwire { start, end, flags });
+        }
+        lab.expect_exit(task, 0, LIMIT);
+        let (beats, _, longest) = beats(&lab.output(task));
+        println!("{beats} rests of 5 ms, the longest of {longest:?}");
+        assert!(longest < Duration::from_millis(300), "a rest of {longest:?}");
         lab.stop();
     }),
     ("thread_goes_on_while_storage_holds_the_sync_of_another", &[Need::Kvm, Need::Durable], || {

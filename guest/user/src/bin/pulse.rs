@@ -1,7 +1,8 @@
-//! Goes on while another thread of it waits for the host: `pulse wire MIB`, `pulse sync MIB`.
+//! Goes on while others wait for the host: `pulse wire MIB`, `pulse sync MIB`, `pulse rest SECONDS`.
 //!
-//! The other thread wires, or synchronizes, so much memory at once. This one allocates, touches and gives back memory meanwhile, and
-//! says how long it was held up at most. It protects none, as that waits while an operation of the same map is busy.
+//! Another thread of it wires, or synchronizes, so much memory at once. This one allocates, touches and gives back memory meanwhile, and
+//! says how long it was held up at most. It protects none, as that waits while an operation of the same map is busy. The third does
+//! nothing but rest, and says what its longest rest was.
 #![cfg_attr(feature = "program", no_std, no_main)]
 
 extern crate alloc;
@@ -11,20 +12,27 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
-use wirevm_user::time::clock;
+use wirevm_user::time::{clock, sleep};
 use wirevm_user::{Args, ArgsError, PAGE_BYTES, Region, WireFlags, entry, println, thread, vm};
 
 entry!(run);
 
 fn run(args: Args) -> u8 {
-    let (is_sync, mib) = match read(&args) {
+    let (what, number) = match read(&args) {
         Ok(order) => order,
         Err(error) => {
-            println!("pulse: {error}; usage: pulse wire|sync MiB");
+            println!("pulse: {error}; usage: pulse wire|sync MiB, or pulse rest SECONDS");
             return 2;
         }
     };
-    match pulse(is_sync, mib) {
+    match what {
+        What::Rest => {
+            rest(Duration::from_secs(number.into()));
+            return 0;
+        }
+        What::Sync | What::Wire => {}
+    }
+    match pulse(what == What::Sync, number) {
         Ok(()) => 0,
         Err(error) => {
             println!("pulse: {error}");
@@ -33,12 +41,35 @@ fn run(args: Args) -> u8 {
     }
 }
 
-/// Returns whether it is to synchronize, and how many MiB it is about.
-fn read(args: &Args) -> Result<(bool, u32), ArgsError> {
-    let what = args.one_of(1, "wire or sync", &["wire", "sync"])?;
-    let mib = args.number(2, "number of MiB")?;
+/// What is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Wire,
+    Sync,
+    Rest,
+}
+
+/// Returns what is to be waited for, and how many MiB or seconds it is about.
+fn read(args: &Args) -> Result<(What, u32), ArgsError> {
+    let what = args.one_of(1, "wire, sync or rest", &["wire", "sync", "rest"])?;
+    let number = args.number(2, if what == 2 { "number of seconds" } else { "number of MiB" })?;
     args.end(3)?;
-    Ok((what == 1, mib))
+    Ok(([What::Wire, What::Sync, What::Rest][what], number))
+}
+
+/// Rests for 5 ms at a time until so much time is over.
+fn rest(time: Duration) {
+    println!("pulse: begins");
+    let begin = clock();
+    let (mut beats, mut longest) = (0, Duration::ZERO);
+    while clock() - begin < time {
+        let before = clock();
+        sleep(Duration::from_millis(5));
+        longest = longest.max(clock() - before);
+        beats += 1;
+    }
+    let all = clock() - begin;
+    println!("pulse: {beats} beats in {} us, the longest of {} us", all.as_micros(), longest.as_micros());
 }
 
 fn pulse(is_sync: bool, mib: u32) -> Result<(), String> {

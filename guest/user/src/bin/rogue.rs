@@ -29,19 +29,23 @@ fn run(args: Args) -> u8 {
             2
         }
         Err(error) => {
-            println!("rogue: {error}; usage: rogue WHAT | rogue random [N] [SEED]");
+            println!("rogue: {error}; usage: rogue WHAT | rogue random [N] [SEED] | rogue spin [THREADS]");
             2
         }
     }
 }
 
 fn act(args: &Args, what: &str) -> Result<Option<u8>, ArgsError> {
-    args.end(if what == "random" { 4 } else { 2 })?;
+    args.end(match what {
+        "random" => 4,
+        "spin" => 3,
+        _ => 2,
+    })?;
     Ok(Some(match what {
         "all" => all(),
         "wild" => calls::wild(),
         "random" => calls::random(args.number_or(2, "number of calls", 10_000)?, args.number_or(3, "seed", 1)?),
-        "spin" => crimes::spin(),
+        "spin" => crimes::spin_in(args.number_or(2, "number of threads", 1)?),
         _ => match crimes::ALL.iter().find(|(name, _)| *name == what) {
             Some((_, crime)) => {
                 commit(what, *crime);

@@ -4,6 +4,7 @@ use core::arch::asm;
 use core::hint::black_box;
 
 use wirevm_abi::boot::{DIRECT_BASE, IMAGE_BASE};
+use wirevm_user::{println, thread};
 
 /// Where the kernel is linked, and where it sees all of RAM.
 #[expect(clippy::cast_possible_truncation, reason = "addresses have 64 bits")]
@@ -136,8 +137,20 @@ extern "C" fn overflow(depth: u64) -> u64 {
     overflow(depth + 1) + filling[usize::try_from(depth % 64).unwrap_or(0)]
 }
 
+/// Never ends, in so many threads, of which this is one.
+pub fn spin_in(threads: usize) -> ! {
+    for _ in 1..threads {
+        if let Err(error) = thread::spawn(|| spin()) {
+            println!("rogue: spin: no further thread: {error}");
+            break;
+        }
+    }
+    println!("rogue: spin: begins");
+    spin()
+}
+
 /// Never ends.
-pub fn spin() -> ! {
+fn spin() -> ! {
     loop {
         // SAFETY: waits for nothing; no call, no fault.
         unsafe { asm!("pause", options(nomem, nostack)) }

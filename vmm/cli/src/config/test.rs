@@ -1,4 +1,5 @@
-use super::{Config, ConfigError, MachineOptions, MemoryConfig, MemoryError, OnStorageError, Size};
+use super::error::MemoryError;
+use super::{Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Size};
 use crate::hosts::On;
 use std::io::Write;
 use std::time::Duration;

@@ -7,7 +7,8 @@ use tempfile::TempDir;
 use wirevm_devices::durability::Durability;
 
 use super::{Check, Probes, System, Verdict, document, examine, exit_code, text};
-use crate::config::{MachineOptions, MemoryOptions};
+use crate::config::MachineOptions;
+use crate::config::check::MemoryOptions;
 use crate::exit_code::ExitCode;
 
 /// A host with 8 MiB of RLIMIT_MEMLOCK and nothing wrong.
