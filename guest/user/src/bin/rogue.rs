@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "it breaks rules on purpose")]
 // UNSAFETY: none of this is sound, and that is the point: the kernel must not be harmed by it, whatever becomes of the program.
 
+extern crate alloc;
+
 #[path = "../rogue/calls.rs"]
 mod calls;
 #[path = "../rogue/crimes.rs"]

@@ -1,9 +1,12 @@
 //! What a processor or a page table prevents.
 
+use alloc::sync::Arc;
 use core::arch::asm;
 use core::hint::black_box;
 
 use wirevm_abi::boot::{DIRECT_BASE, IMAGE_BASE};
+use wirevm_user::process::exit;
+use wirevm_user::sync::Barrier;
 use wirevm_user::{println, thread};
 
 /// Where the kernel is linked, and where it sees all of RAM.
@@ -139,13 +142,21 @@ extern "C" fn overflow(depth: u64) -> u64 {
 
 /// Never ends, in so many threads, of which this is one.
 pub fn spin_in(threads: usize) -> ! {
+    // All begin together, or those that spin would keep this one from starting the others.
+    let begin = Arc::new(Barrier::new(threads));
     for _ in 1..threads {
-        if let Err(error) = thread::spawn(|| spin()) {
-            println!("rogue: spin: no further thread: {error}");
-            break;
+        let all = Arc::clone(&begin);
+        let started = thread::spawn(move || {
+            all.wait();
+            spin()
+        });
+        if let Err(error) = started {
+            println!("rogue: spin: not so many threads: {error}");
+            exit(1);
         }
     }
     println!("rogue: spin: begins");
+    begin.wait();
     spin()
 }
 
