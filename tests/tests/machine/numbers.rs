@@ -18,6 +18,11 @@ fn on_memfd(ram_bytes: u64, quota: u64) -> Lab {
     Lab::start(ram, kernel(), &Setup { quota, ..Setup::default() })
 }
 
+/// Says that a limit on instructions of ring 0 could not be looked at.
+fn say_uncounted(what: &str) {
+    println!("{what}: not checked, as KVM does not count the instructions of ring 0 here");
+}
+
 /// Returns the instructions that KVM has emulated on all vCPUs once nothing runs any more; none where it does not count.
 fn instructions_at_rest(lab: &Lab) -> Option<u64> {
     let mut before = lab.machine.emulated_instructions()?;
@@ -85,8 +90,9 @@ pub const CASES: &[Case] = &[
             let lab = on_memfd(ram_bytes, 256);
             let booted = lab.booted();
             println!("boot on {} MiB: {:?} instructions, {:?}", ram_bytes / MIB, booted.instructions, booted.elapsed);
-            if let Some(instructions) = booted.instructions.filter(|count| *count >= COUNTED) {
-                assert!(instructions <= 60_000, "{instructions}");
+            match booted.instructions.filter(|count| *count >= COUNTED) {
+                Some(instructions) => assert!(instructions <= 60_000, "{instructions}"),
+                None => say_uncounted("boot"),
             }
             lab.stop();
         }
@@ -104,7 +110,10 @@ pub const CASES: &[Case] = &[
                 "boot with {vcpus} vCPUs: {:?} instructions, {:?}; at rest {taken:?}",
                 booted.instructions, booted.elapsed
             );
-            let Some(taken) = taken else { continue };
+            let Some(taken) = taken else {
+                say_uncounted("boot with more vCPUs");
+                continue;
+            };
             let first = *alone.get_or_insert(taken);
             let more = taken.saturating_sub(first);
             assert!(more <= 25_000 * u64::from(vcpus - 1), "{more} more for {} vCPUs more", vcpus - 1);
@@ -113,13 +122,14 @@ pub const CASES: &[Case] = &[
     ("null_call_takes_at_most_150_instructions", &[Need::Kvm], || {
         for vcpus in [1, 2] {
             let taken = instructions_for_each(vcpus, &[("calls", &["500"]), ("calls", &["2500"])]);
-            println!("null call with {vcpus} vCPUs: {taken:?} instructions");
-            assert!(taken.is_none_or(|taken| taken <= 150), "{taken:?}");
+            let Some(taken) = taken else { return say_uncounted("null call") };
+            println!("null call with {vcpus} vCPUs: {taken} instructions");
+            assert!(taken <= 150, "{taken}");
         }
     }),
     ("fault_on_a_resident_page_takes_at_most_400_instructions", &[Need::Kvm], || {
         for vcpus in [1, 2] {
-            let Some(taken) = instructions_of_a_fault(vcpus) else { return };
+            let Some(taken) = instructions_of_a_fault(vcpus) else { return say_uncounted("fault on a resident page") };
             println!("fault on a resident page with {vcpus} vCPUs: {taken} instructions");
             assert!(taken <= 400, "{taken}");
         }
@@ -137,8 +147,11 @@ pub const CASES: &[Case] = &[
         let steps = boot(true).expect("somebody counted");
         println!("boot in {steps} steps");
         assert!((COUNTED..=60_000).contains(&steps), "{steps}");
-        if let Some(counted) = boot(false).filter(|count| *count >= COUNTED) {
-            assert!(steps.abs_diff(counted) < counted / 10, "{steps} steps, {counted} instructions");
+        match boot(false).filter(|count| *count >= COUNTED) {
+            Some(counted) => {
+                assert!(steps.abs_diff(counted) < counted / 10, "{steps} steps, {counted} instructions");
+            }
+            None => say_uncounted("boot as KVM counts it"),
         }
     }),
     ("wiring_64_mib_is_one_hypercall", &[Need::Kvm, Need::Lock64MiB], || {
