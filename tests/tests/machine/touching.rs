@@ -10,10 +10,11 @@ use super::guests::archive;
 use super::lab::{Lab, Setup};
 
 const MIB: u64 = 1 << 20;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 const PASSES: usize = 20;
 
-/// Lets a program and this process touch 64 MiB in turn, with so many threads, and prints how they compare.
+/// Lets this process and a program touch 64 MiB, round by round in turn, with so many threads, and prints how they compare: the median
+/// of whole rounds, which are held to their limit, and what was fastest.
 fn compare(name: &'static str, pattern: Pattern, threads: usize) {
     let count: &'static str = if threads == 1 { "1" } else { "2" };
     let programs = archive(&[("toucher", &["64", "20", name, "threads", count])]);
@@ -22,28 +23,32 @@ fn compare(name: &'static str, pattern: Pattern, threads: usize) {
     let mut lab = Lab::of_programs(256 * MIB, &Setup { vcpus, archive: programs, time_limit, ..Setup::default() });
     let (mut guest, mut native) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        native.push(touch_natively(64, PASSES, pattern, threads));
         let task = lab.run_program(0);
         lab.expect_exit(task, 0, Duration::from_secs(120));
         let output = lab.output(task);
         guest.push(Touched::from_output(&output).unwrap_or_else(|| panic!("{output}")));
         lab.end_task(task);
-        native.push(touch_natively(64, PASSES, pattern, threads));
     }
     lab.stop();
-    let fastest = |all: &[Touched], time: fn(&Touched) -> u64| all.iter().map(time).min().expect("rounds");
-    for (what, time) in [
-        ("touched before", (|t| t.all) as fn(&Touched) -> u64),
-        ("best pass", |t| t.best),
-        ("first touch", |t| t.first),
+    let sorted = |all: &[Touched], time: fn(&Touched) -> u64| {
+        let mut times: Vec<u64> = all.iter().map(time).collect();
+        times.sort_unstable();
+        times
+    };
+    let whole: fn(&Touched) -> u64 = |touched| touched.all;
+    for (what, time, place, is_limited) in [
+        ("median round", whole, ROUNDS / 2, true),
+        ("best round", whole, 0, true),
+        ("best pass", |touched| touched.best, 0, true),
+        ("first touch", |touched| touched.first, 0, false),
     ] {
-        let (guest, native) = (fastest(&guest, time), fastest(&native, time));
+        let (guest, native) = (sorted(&guest, time)[place], sorted(&native, time)[place]);
         println!(
             "{name}, {threads} thread(s), {what}: {} % of native speed ({guest} ns, {native} ns)",
             100 * native / guest.max(1)
         );
-        if what == "best pass" {
-            assert!(10 * native >= 9 * guest, "{guest} ns, natively {native} ns");
-        }
+        assert!(!is_limited || 10 * native >= 9 * guest, "{what}: {guest} ns, natively {native} ns");
     }
 }
 
