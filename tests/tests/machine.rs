@@ -32,6 +32,8 @@ mod signals;
 mod storage;
 #[path = "machine/touching.rs"]
 mod touching;
+#[path = "machine/trials.rs"]
+mod trials;
 #[path = "machine/vcpus.rs"]
 mod vcpus;
 #[path = "machine/waits.rs"]
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         later::CASES,
         doorbell::CASES,
         programs::CASES,
+        trials::CASES,
         waits::CASES,
         vcpus::CASES,
     ];

@@ -65,6 +65,12 @@ pub fn spawn_with_stack<T: Send + 'static>(
 }
 
 impl<T> JoinHandle<T> {
+    /// Returns the thread's number, as calls have it.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Waits for the thread's end and returns what it returned.
     ///
     /// # Errors
