@@ -40,7 +40,7 @@ fn setup(vcpus: u32, programs: &'static [Entry]) -> Setup {
 /// when it must, and never shrinks.
 fn expect_frames(lab: &mut Lab, before: u64) {
     let taken = before - lab.free_frames();
-    let heap = RAM_BYTES / super::lab::PAGE / 32;
+    let heap = lab.machine.ram_pages() / 32;
     let sizes = || (0..4).map(|times| heap << times);
     let is_growth = sizes().any(|small| sizes().any(|large| large >= small && taken == large - small));
     assert!(is_growth, "{taken} of {before} frames are lost");
@@ -128,8 +128,16 @@ fn await_held(lab: &mut Lab, task: u64) -> u64 {
 }
 
 /// Runs programs that end by being refused something, one after the other, beside one that goes on all the time.
-fn refused(vcpus: u32, programs: &'static [Entry], mut look: impl FnMut(&'static [&'static str], &ProgramEnd, &str)) {
-    let mut lab = guest(vcpus, programs);
+fn refused(vcpus: u32, programs: &'static [Entry], look: impl FnMut(&'static [&'static str], &ProgramEnd, &str)) {
+    refused_in(guest(vcpus, programs), programs, look);
+}
+
+/// As [`refused`], in a guest of those programs.
+fn refused_in(
+    mut lab: Lab,
+    programs: &'static [Entry],
+    mut look: impl FnMut(&'static [&'static str], &ProgramEnd, &str),
+) {
     let free = lab.free_frames();
     let honest = lab.run_program(0);
     for (entry, (name, arguments)) in programs.iter().enumerate().skip(1) {
@@ -314,6 +322,28 @@ const RANDOM_CALLS: &[Entry] = &[
     ("rogue", &["random", "2500", "5"]),
 ];
 
+/// Memory that is less than a program wants, and more.
+const HOGS: &[Entry] =
+    &[("calls", &["4000000000"]), ("hog", &["64"]), ("hog", &["64", "wire"]), ("hog", &["1"]), ("hog", &["1", "wire"])];
+
+/// What a program takes of memory ends with the memory: by a fault, of which it is told, or by a refusal.
+fn hogs(vcpus: u32) {
+    let lab = Lab::of_programs(6 * MIB, &setup(vcpus, HOGS));
+    refused_in(lab, HOGS, |arguments, end, output| {
+        assert_eq!(*end, ProgramEnd::Exited(0), "{arguments:?}: {output}");
+        let (begin, finish) = match arguments {
+            ["64"] => ("hog: touched ", " KiB of 64 MiB; a fault ended it: no memory\n"),
+            ["64", _] => ("hog: wired ", " KiB of 64 MiB, then was refused: KERN_RESOURCE_SHORTAGE\n"),
+            ["1"] => return assert_eq!(output, "hog: touched all 1 MiB\n"),
+            _ => return assert_eq!(output, "hog: wired all 1 MiB\n"),
+        };
+        let taken = output.strip_prefix(begin).and_then(|output| output.strip_suffix(finish));
+        let taken: u64 = taken.and_then(|kib| kib.parse().ok()).unwrap_or_else(|| panic!("{arguments:?}: {output}"));
+        // Of 6 MiB, of which the kernel and the other program have some.
+        assert!((2048..6144).contains(&taken), "{taken} KiB");
+    });
+}
+
 const GREEDY: &[Entry] = &[
     // It needs no memory, of which there may be none for a while.
     ("calls", &["4000000000"]),
@@ -364,6 +394,8 @@ pub const CASES: &[Case] = &[
     ("every_crime_ends_its_program_with_a_report_on_2_vcpus", KVM, || crimes(2)),
     ("wild_and_random_calls_are_answered", KVM, || wrong_calls(1, WRONG_CALLS)),
     ("random_calls_10000_of_them_are_answered_on_2_vcpus", KVM, || wrong_calls(2, RANDOM_CALLS)),
+    ("hogs_of_memory_end_as_they_say_while_another_program_goes_on", KVM, || hogs(1)),
+    ("hogs_of_memory_end_as_they_say_on_2_vcpus", KVM, || hogs(2)),
     ("greed_is_refused_in_time", KVM, || greedy(1)),
     ("greed_is_refused_in_time_on_2_vcpus", KVM, || greedy(2)),
 ];
