@@ -6,11 +6,12 @@ use core::arch::asm;
 use core::time::Duration;
 
 use wirevm_abi::user;
+use wirevm_user::process::Ended;
 use wirevm_user::random::Random;
 use wirevm_user::time::{clock, sleep};
-use wirevm_user::{Errno, PAGE_BYTES, Region, raw, thread};
+use wirevm_user::{Errno, PAGE_BYTES, Region, println, raw, thread};
 
-use super::{Trial, ensure, said};
+use super::{Trial, ensure, in_a_child, said};
 
 /// Threads that keep something in their registers at the same time.
 const THREADS: u64 = 3;
@@ -144,6 +145,57 @@ pub fn starting_fresh() -> Trial {
         sleep(Duration::from_millis(1));
     }
     said("join", busy.join())
+}
+
+/// Threads and children keep the base of their FS segment, where the processor lets programs set one.
+pub fn keeping_the_fs_base() -> Trial {
+    let may_set = in_a_child(|| {
+        set_fs_base(0x1000);
+        0
+    })?;
+    if may_set == Ended::Killed {
+        println!("trials: fs-base: programs can't set it here");
+        return Ok(());
+    }
+    let keep = |index: u64| {
+        (1..=LOOKS).find_map(|look| {
+            let base = (index + 1) << 32 | look << 12;
+            let before = fs_base();
+            set_fs_base(base);
+            for _ in 0..STEPS {
+                core::hint::spin_loop();
+            }
+            sleep(Duration::from_millis(look % 2));
+            let after = fs_base();
+            let is_wrong = after != base || look == 1 && before != 0;
+            is_wrong.then_some((before, base, after))
+        })
+    };
+    let mut threads = Vec::new();
+    for index in 1..=THREADS {
+        threads.push(said("spawn", thread::spawn(move || keep(index)))?);
+    }
+    set_fs_base(0xf000);
+    let ended = in_a_child(|| u8::from(fs_base() != 0xf000))?;
+    ensure!(ended == Ended::Exit(0), "a child has its parent's: {ended:?}");
+    for thread in threads {
+        let found = said("join", thread.join())?;
+        ensure!(found.is_none(), "before, as set, and after: {found:x?}");
+    }
+    ensure!(fs_base() == 0xf000, "the first thread's is {:#x}", fs_base());
+    Ok(())
+}
+
+fn fs_base() -> u64 {
+    let base;
+    // SAFETY: reads a register, or is a fault.
+    unsafe { asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) }
+    base
+}
+
+fn set_fs_base(base: u64) {
+    // SAFETY: nothing here is reached by way of FS.
+    unsafe { asm!("wrfsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) }
 }
 
 /// Stores all registers of x87 and SSE where the first argument says, and ends.
