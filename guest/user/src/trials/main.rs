@@ -31,7 +31,7 @@ const ALL: &[Named] = &[
     ("execute", memory::executing_what_is_written),
     ("registers", registers::keeping_registers),
     ("fresh", registers::starting_fresh),
-    ("fs-base", registers::keeping_the_fs_base),
+    ("fs-base", registers::finding_no_others_fs_base),
 ];
 /// Those that need stores.
 const STORES: &[Named] = &[("private", stores::mapping_privately), ("exclusive", stores::owning)];
