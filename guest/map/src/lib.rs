@@ -38,6 +38,7 @@ mod runs;
 mod units;
 mod vm;
 mod wait;
+mod yielding;
 
 pub use entry::{EntryKind, Inheritance};
 pub use errno::Errno;

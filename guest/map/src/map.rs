@@ -29,8 +29,6 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use spin::mutex::Mutex;
-
 pub use advise::Advice;
 pub use allocate::Placement;
 pub use check::{Violation, check_all, check_quiet, check_some};
@@ -47,6 +45,7 @@ use crate::runs::RunMap;
 use crate::units::{PAGE_SHIFT, PAGE_SIZE, PageRange};
 use crate::vm::Vm;
 use crate::wait::WaitQueue;
+use crate::yielding::YieldingLock;
 
 /// An address space.
 ///
@@ -58,7 +57,7 @@ pub struct VmMap<P: Ports> {
     vm: Arc<Vm<P>>,
     bounds: PageRange,
     /// Locked before the objects.
-    state: Mutex<MapState<P>, P::Relax>,
+    state: YieldingLock<MapState<P>, P::Relax>,
     /// Woken after transition marks went or system wirings ended, when somebody had asked for it.
     transitions: WaitQueue,
     /// The page tables, which a map shares with its submaps.
@@ -127,7 +126,7 @@ impl<P: Ports> VmMap<P> {
         let space = vm.objects().add_space(pmap);
         let state = MapState::new(Arc::clone(&vm), pages, space);
         let tables = Arc::new(Tables { vm: Arc::clone(&vm), space, are_shown: AtomicBool::new(false) });
-        Self { vm, bounds: pages, state: Mutex::new(state), transitions: WaitQueue::new(), tables }
+        Self { vm, bounds: pages, state: YieldingLock::new(state), transitions: WaitQueue::new(), tables }
     }
 
     /// Returns the system that the map lives in.

@@ -20,6 +20,7 @@ use crate::objects::{FilePager, Managed, Manager, Objects, Pager, VmObject};
 use crate::ports::{Frames, Host, HostError, Ports, StoreKind};
 use crate::units::{FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange};
 use crate::wait::WaitQueue;
+use crate::yielding::{Waiters, YieldingLock};
 
 /// Work that nobody waits for; see [`Vm::take_background`].
 pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -39,12 +40,15 @@ pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///   not, for nobody writes that, unless it is a file that others map, whose private mappings promise no moment);
 /// - to write it to storage, cleans its mapping first: what is written from then on makes a new mark.
 ///
+/// No hold fills or copies more than a bounded number of pages. Who has more to do lets those have the locks who wait for them, and
+/// goes on then; frames for many pages are made zero with nothing locked.
+///
 /// Whoever looks and then changes does so under one hold of the lock that guards what was looked at, or leaves a mark behind:
 /// *in transition* on entries, *cleaning* or *going* on pages, a hold on an object, *busy* on a map.
 pub struct Vm<P: Ports> {
     host: P::Host,
     frames: P::Frames,
-    objects: Mutex<Objects<P>, P::Relax>,
+    objects: YieldingLock<Objects<P>, P::Relax>,
     user_wired_pages: AtomicU64,
     user_wire_limit_pages: AtomicU64,
     /// Woken after something ended that pages were busy with: a write to stable storage, a call to the host, a page's
@@ -64,7 +68,7 @@ impl<P: Ports> Vm<P> {
         Arc::new(Self {
             host,
             frames,
-            objects: Mutex::new(Objects::new()),
+            objects: YieldingLock::new(Objects::new()),
             user_wired_pages: AtomicU64::new(0),
             user_wire_limit_pages: AtomicU64::new(user_wire_limit_pages),
             idle: WaitQueue::new(),
@@ -255,6 +259,16 @@ impl<P: Ports> Vm<P> {
     /// Locks the objects and all page tables.
     pub(crate) fn objects(&self) -> MutexGuard<'_, Objects<P>, P::Relax> {
         self.objects.lock()
+    }
+
+    /// Returns those who wait for the objects now.
+    pub(crate) fn objects_waiters(&self) -> Waiters {
+        self.objects.waiters()
+    }
+
+    /// Tells whether as many have had the objects as waited for them then.
+    pub(crate) fn has_served(&self, waiters: Waiters) -> bool {
+        self.objects.has_served(waiters)
     }
 
     /// Returns the queue that is woken when pages are busy no more.

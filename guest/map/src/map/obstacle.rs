@@ -3,9 +3,11 @@
 use core::future::poll_fn;
 use core::task::Poll;
 
+use spin::relax::RelaxStrategy;
+
 use super::{MapState, VmMap};
 use crate::kern_return::KernReturn;
-use crate::objects::{Obstacle, PageIn, Pin, PinList, StoreIn, Transfer};
+use crate::objects::{Filling, Obstacle, PageIn, Pin, PinList, StoreIn, Transfer};
 use crate::ports::{Frames, Host, Ports};
 use crate::wait::Wait;
 
@@ -18,23 +20,12 @@ pub(super) enum Work<'a> {
     StoreIn(StoreIn),
     /// Waits until pages are busy no more.
     Idle(Wait<'a>),
+    /// Fills pages, some at a time.
+    Filling(Filling),
     /// Has the host hold copies and puts them in place.
     Transfer(Transfer),
     /// Lets others have the locks.
     Turn,
-}
-
-/// Lets whoever else can go on do so first.
-async fn turn() {
-    let mut was_polled = false;
-    poll_fn(|context| {
-        if core::mem::replace(&mut was_polled, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl<P: Ports> VmMap<P> {
@@ -48,6 +39,7 @@ impl<P: Ports> VmMap<P> {
             Obstacle::PageIn(page_in) => Work::PageIn(page_in),
             Obstacle::StoreIn(coming) => Work::StoreIn(coming),
             Obstacle::Paging => Work::Idle(self.vm.idle().wait()),
+            Obstacle::Filling(filling) => Work::Filling(filling),
             Obstacle::Transfer(transfer) => Work::Transfer(transfer),
             Obstacle::Turn => Work::Turn,
             Obstacle::Failed(code) => return Err(code),
@@ -70,9 +62,10 @@ impl<P: Ports> VmMap<P> {
                 wait.await;
                 Ok(())
             }
+            Work::Filling(filling) => self.fill(filling).await,
             Work::Transfer(transfer) => self.transfer(transfer).await,
             Work::Turn => {
-                turn().await;
+                self.turn().await;
                 Ok(())
             }
         };
@@ -132,6 +125,40 @@ impl<P: Ports> VmMap<P> {
         result
     }
 
+    /// Lets whoever else can go on do so first: on this processor, and on others that wait for the map's lock or the objects'.
+    pub(super) async fn turn(&self) {
+        let (of_map, of_objects) = (self.state.waiters(), self.vm.objects_waiters());
+        let mut was_polled = false;
+        poll_fn(|context| {
+            if core::mem::replace(&mut was_polled, true) {
+                if self.state.has_served(of_map) && self.vm.has_served(of_objects) {
+                    return Poll::Ready(());
+                }
+                P::Relax::relax();
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    async fn fill(&self, mut filling: Filling) -> Result<(), KernReturn> {
+        let frames = self.vm.frames();
+        let mut result = Ok(());
+        while !filling.is_over() {
+            let Ok(fresh) = filling.allocate(frames) else {
+                result = Err(KernReturn::ResourceShortage);
+                break;
+            };
+            self.vm.objects().fill(&mut filling, fresh, frames);
+            if fresh.dirty && !filling.is_over() {
+                self.turn().await;
+            }
+        }
+        self.vm.objects().end_filling(&filling, frames);
+        result
+    }
+
     async fn transfer(&self, transfer: Transfer) -> Result<(), KernReturn> {
         let runs = transfer.frames().to_vec();
         if !runs.is_empty()
@@ -180,5 +207,63 @@ impl<P: Ports> VmMap<P> {
         }
         state.busy_awaited = true;
         Some(self.transitions.wait())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use core::pin::pin;
+    use core::sync::atomic::{AtomicBool, Ordering};
+    use core::task::{Context, Waker};
+
+    use crate::map::testing::Bed;
+
+    /// Takes a turn while another thread waits for what `lock` locks around its argument.
+    fn turn_while_another_waits(bed: &Bed, lock: impl Fn(&mut dyn FnMut()) + Sync) {
+        let map = &bed.machine.map;
+        let has_had_it = AtomicBool::new(false);
+        let mut context = Context::from_waker(Waker::noop());
+        std::thread::scope(|scope| {
+            let mut turn = pin!(map.turn());
+            lock(&mut || {
+                let before = (map.state.waiters(), bed.machine.vm.objects_waiters());
+                scope.spawn(|| lock(&mut || has_had_it.store(true, Ordering::SeqCst)));
+                while (map.state.waiters(), bed.machine.vm.objects_waiters()) == before {
+                    std::thread::yield_now();
+                }
+                for _ in 0..3 {
+                    assert!(turn.as_mut().poll(&mut context).is_pending(), "nobody has had the lock");
+                }
+            });
+            while turn.as_mut().poll(&mut context).is_pending() {
+                std::thread::yield_now();
+            }
+            // Who had it has had time for nothing else than to take it.
+            lock(&mut || assert!(has_had_it.load(Ordering::SeqCst), "the turn ended before the waiter had the lock"));
+        });
+    }
+
+    #[test]
+    fn turn_ends_when_who_waited_for_the_objects_has_had_them() {
+        let bed = Bed::new();
+        turn_while_another_waits(&bed, |work| {
+            let _objects = bed.machine.vm.objects();
+            work();
+        });
+    }
+
+    #[test]
+    fn turn_ends_when_who_waited_for_the_map_has_had_it() {
+        let bed = Bed::new();
+        turn_while_another_waits(&bed, |work| bed.machine.map.locked(|_| work()));
+    }
+
+    #[test]
+    fn turn_that_nobody_waits_for_lets_others_run_once() {
+        let bed = Bed::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turn = pin!(bed.machine.map.turn());
+        assert!(turn.as_mut().poll(&mut context).is_pending());
+        assert!(turn.as_mut().poll(&mut context).is_ready());
     }
 }

@@ -3,8 +3,6 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use spin::mutex::Mutex;
-
 use super::deallocate::{Blocking, Delete};
 use super::{MapState, Placement, VmMap, touched_pages};
 use crate::entry::{EntryKind, Inheritance, MapEntry, OperationId};
@@ -12,6 +10,7 @@ use crate::kern_return::KernReturn;
 use crate::ports::Ports;
 use crate::units::PageRange;
 use crate::wait::WaitQueue;
+use crate::yielding::YieldingLock;
 
 impl<P: Ports> VmMap<P> {
     /// Sets `size` bytes of address space aside, rounded up to pages, and returns the map that rules over them from now on (FreeBSD
@@ -43,7 +42,7 @@ impl<P: Ports> VmMap<P> {
             let submap = Arc::new(Self {
                 vm: Arc::clone(&self.vm),
                 bounds,
-                state: Mutex::new(inside),
+                state: YieldingLock::new(inside),
                 transitions: WaitQueue::new(),
                 tables: Arc::clone(&self.tables),
             });

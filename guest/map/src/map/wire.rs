@@ -179,9 +179,15 @@ impl<P: Ports> VmMap<P> {
             let (ready, obstacle) =
                 objects.populate(self.vm.frames(), &window, if writes { Prot::DEFAULT } else { Prot::READ });
             let done = window.narrowed(PageRange::new(window.pages.start, window.pages.start + ready));
-            objects.enter(*space, &done).map_err(|_| KernReturn::ResourceShortage)?;
-            entry.count_pages(start, done.pages, &mut objects.table);
-            call.rest.start = done.pages.end;
+            let is_entered = objects.enter(*space, &done).is_ok();
+            if !is_entered && obstacle.is_none() {
+                return Err(KernReturn::ResourceShortage);
+            }
+            if is_entered {
+                entry.count_pages(start, done.pages, &mut objects.table);
+                call.rest.start = done.pages.end;
+            }
+            // What has been begun must be ended, even if it is in vain.
             if let Some(obstacle) = obstacle {
                 #[cfg(test)]
                 if self.vm.planted.has(crate::planted::Mutant::CountsAgainAfterPageIn) {

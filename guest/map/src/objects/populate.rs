@@ -1,14 +1,15 @@
 //! Making the pages of a window resident.
 
-use super::{Coming, Found, ObjectId, Objects, PageIn, Pager, StoreIn, Transfer, Window};
+use super::{Coming, Filling, Found, ObjectId, Objects, PageIn, Pager, StoreIn, Transfer, Window};
 use crate::kern_return::KernReturn;
 use crate::ports::{Frames, OutOfFrames, Ports};
-use crate::units::{FrameRun, PageRange, Prot};
+use crate::units::{PageRange, Prot};
 
 /// Pages in the larger of the two page sizes.
 pub(crate) const BLOCK_PAGES: u64 = 512;
-/// Most pages that are filled in one hold of the locks: every other processor may wait for them.
-pub(crate) const MOST_FILLED_PAGES: u64 = 4 * BLOCK_PAGES;
+/// Most pages that are filled in one hold of the locks: every other processor may wait for them, and where ring 0 is emulated a
+/// page takes about half a millisecond.
+pub(crate) const MOST_FILLED_PAGES: u64 = 64;
 
 /// Why a page can't be had at once.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) enum Obstacle {
     StoreIn(StoreIn),
     /// Somebody else awaits the pager for this page, or a manager that is a task has been asked for it, or for the access.
     Paging,
+    /// There are many absent pages to be filled; await it.
+    Filling(Filling),
     /// Somebody has wired what is to be copied: the copy must be held by the host before it takes its place.
     Transfer(Transfer),
     /// Nothing but that others are to have the locks in between.
@@ -88,10 +91,11 @@ impl<P: Ports> Objects<P> {
         access: Prot,
     ) -> Result<(u64, bool), Obstacle> {
         match self.table[root].pager {
-            Pager::Ram if window.is_large => self.fill_blocks(frames, window, part),
+            Pager::Ram if window.is_large || part.len() > MOST_FILLED_PAGES => {
+                Err(Obstacle::Filling(self.begin_filling(window, part)))
+            }
             Pager::Ram => {
-                let pages = next_request(window.page_of(part.start), part.len()).min(MOST_FILLED_PAGES);
-                let fresh = frames.allocate(pages)?;
+                let fresh = frames.allocate(next_request(window.page_of(part.start), part.len()))?;
                 self.table[window.object].resident.insert(part.start, fresh.run, fresh.dirty);
                 Ok((fresh.run.pages, fresh.dirty))
             }
@@ -109,29 +113,13 @@ impl<P: Ports> Objects<P> {
             }
         }
     }
-
-    /// Gives the whole 2 MiB blocks that `part` of the window's object lies in, all of them absent, zero frames that are as
-    /// aligned: as many blocks as there are in one run. Returns what [`Objects::bring`] does.
-    fn fill_blocks(&mut self, frames: &P::Frames, window: &Window, part: PageRange) -> Result<(u64, bool), Obstacle> {
-        let ahead = window.page_of(part.start) % BLOCK_PAGES;
-        let first = part.start - ahead;
-        let fresh = frames.allocate((ahead + part.len()).next_multiple_of(BLOCK_PAGES).min(MOST_FILLED_PAGES))?;
-        let whole = FrameRun::new(fresh.run.first, fresh.run.pages - fresh.run.pages % BLOCK_PAGES);
-        if whole.pages == 0 || !whole.first.is_multiple_of(BLOCK_PAGES) {
-            frames.free(fresh.run);
-            return Err(OutOfFrames.into());
-        }
-        frames.free(FrameRun::new(whole.end(), fresh.run.pages - whole.pages));
-        self.table[window.object].resident.insert(first, whole, fresh.dirty);
-        Ok(((first + whole.pages).min(part.end) - part.start, fresh.dirty))
-    }
 }
 
 /// Returns how many frames to ask for at virtual page `page` when `missing` are absent from there on.
 ///
 /// A run that reaches over a whole 2 MiB block of addresses is asked for in three parts, so that the
 /// block's frames can be aligned as its addresses are.
-fn next_request(page: u64, missing: u64) -> u64 {
+pub(super) fn next_request(page: u64, missing: u64) -> u64 {
     let head = page.next_multiple_of(BLOCK_PAGES) - page;
     if missing < head + BLOCK_PAGES {
         missing

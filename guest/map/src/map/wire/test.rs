@@ -10,7 +10,7 @@ use crate::flags::{SyncFlags, WireFlags};
 use crate::kern_return::KernReturn;
 use crate::map::testing::{Bed, Outcome};
 use crate::objects::MOST_FILLED_PAGES;
-use crate::ports::HostError;
+use crate::ports::{Frames, HostError};
 use crate::units::{FrameRun, PAGE_SHIFT, PageRange, Prot};
 
 const USER: WireFlags = WireFlags::USER;
@@ -317,9 +317,74 @@ fn n5_wire_within_a_wired_range_tells_the_host_of_the_new_frames_alone() {
     assert_eq!(frames(bed.host().take_log()), 6);
 }
 
+/// Wires the bed's first `pages` pages, which others see too, and returns how many were resident in between each time.
+fn residents_while_copying(bed: &Bed, pages: u64) -> Vec<u64> {
+    let whole = PageRange::new(bed.at(0) >> PAGE_SHIFT, bed.at(pages) >> PAGE_SHIFT);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut wiring = Box::pin(bed.machine.map.wire(bed.at(0), bed.at(pages), USER));
+    let mut seen = Vec::new();
+    while wiring.as_mut().poll(&mut context).is_pending() {
+        assert_eq!(bed.machine.map.residents(whole), pages, "what is not copied shines through");
+        seen.push(bed.machine.vm.resident_pages() - pages);
+    }
+    seen
+}
+
+#[test]
+fn wire_of_much_that_must_be_copied_lets_others_have_the_locks_in_between() {
+    const PAGES: u64 = 3 * MOST_FILLED_PAGES;
+    let bed = Bed::of(PAGES);
+    (0..PAGES).for_each(|page| assert_eq!(bed.write(page, page.to_le_bytes()[0]), Ok(())));
+    let child = block_on(bed.machine.map.fork(FakePmap::new())).expect("frames are left");
+    assert_eq!(residents_while_copying(&bed, PAGES), [MOST_FILLED_PAGES, 2 * MOST_FILLED_PAGES]);
+    block_on(child.destroy());
+    assert_eq!(bed.settled(bed.wired_by_host()), PAGES);
+    (0..PAGES).for_each(|page| assert_eq!(bed.read(page), Ok(page.to_le_bytes()[0])));
+}
+
+#[test]
+fn wire_of_much_that_must_be_zeroed_holds_no_lock_over_a_2_mib_block() {
+    // The map begins 16 pages into a block.
+    const PAGES: u64 = 496 + 2 * 512 + 70;
+    let bed = Bed::with(FakeConfig { frame_pages: 4096, user_wire_limit_pages: PAGES, ..FakeConfig::default() });
+    let used: Vec<_> = core::iter::from_fn(|| bed.machine.frames().allocate(512).ok()).collect();
+    used.into_iter().for_each(|fresh| bed.machine.frames().free(fresh.run));
+    bed.allocate(0, PAGES);
+    let whole = PageRange::new(bed.at(0) >> PAGE_SHIFT, bed.at(PAGES) >> PAGE_SHIFT);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut wiring = Box::pin(bed.machine.map.wire(bed.at(0), bed.at(PAGES), USER));
+    let mut seen = Vec::new();
+    while wiring.as_mut().poll(&mut context).is_pending() {
+        assert_eq!(bed.machine.check(), Ok(()));
+        seen.push(bed.machine.map.residents(whole));
+    }
+    let steps = |from: u64, to: u64, step| (from..to).step_by(step).skip(1);
+    let head = steps(0, 496, 64).chain([496]);
+    assert_eq!(seen, head.chain([496 + 512, 496 + 1024, 496 + 1024 + 64]).collect::<Vec<_>>());
+    assert_eq!((bed.settled(bed.wired_by_host()), bed.layout()), (PAGES, format!("[0,{PAGES})1U")));
+}
+
+#[test]
+fn wire_that_runs_out_of_frames_between_two_parts_is_undone() {
+    const PAGES: u64 = 3 * MOST_FILLED_PAGES;
+    let bed = Bed::with(FakeConfig { frame_pages: PAGES, ..FakeConfig::default() });
+    let used: Vec<_> = core::iter::from_fn(|| bed.machine.frames().allocate(512).ok()).collect();
+    used.into_iter().for_each(|fresh| bed.machine.frames().free(fresh.run));
+    bed.allocate(0, PAGES);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut wiring = Box::pin(bed.machine.map.wire(bed.at(0), bed.at(PAGES), USER));
+    assert!(wiring.as_mut().poll(&mut context).is_pending());
+    // Somebody else takes a frame: one is missing in the end, and all is undone.
+    let other = bed.machine.frames().allocate(1).expect("a frame is left");
+    assert_eq!(block_on(wiring), Err(KernReturn::ResourceShortage));
+    bed.machine.frames().free(other.run);
+    assert_eq!((bed.settled(bed.wired_by_host()), bed.layout()), (0, format!("[0,{PAGES})0")));
+    assert_eq!(bed.wire(0, PAGES, USER), Ok(()));
+}
+
 #[test]
 fn wire_of_much_that_must_be_zeroed_lets_others_have_the_locks_in_between() {
-    const PAGES: u64 = 3 * MOST_FILLED_PAGES - 100;
+    const PAGES: u64 = 3 * MOST_FILLED_PAGES - 16;
     let limit = PAGES;
     let bed = Bed::with(FakeConfig { frame_pages: PAGES, user_wire_limit_pages: limit, ..FakeConfig::default() });
     let whole = PageRange::new(bed.at(0) >> PAGE_SHIFT, bed.at(PAGES) >> PAGE_SHIFT);
@@ -339,7 +404,6 @@ fn wire_of_much_that_must_be_zeroed_lets_others_have_the_locks_in_between() {
         let mut fork = Box::pin(bed.machine.map.fork(FakePmap::new()));
         assert!(fork.as_mut().poll(&mut context).is_pending());
     }
-    // The map does not begin with a 2 MiB block, so what is in front of the first is one piece more.
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().zip([0, seen[0]]).all(|(now, before)| now - before <= 2 * MOST_FILLED_PAGES), "{seen:?}");
     assert_eq!((bed.settled(bed.wired_by_host()), bed.layout()), (PAGES, format!("[0,{PAGES})1U")));
