@@ -34,6 +34,7 @@ pub(crate) use managed::{Coming, Managed, Manager, StoreIn};
 pub(crate) use pager::{FilePager, PageIn};
 pub(crate) use populate::{BLOCK_PAGES, MOST_FILLED_PAGES, Obstacle};
 pub(crate) use returns::{Returns, Sending, Sent};
+pub(crate) use still::Copies;
 pub(crate) use view::View;
 pub(crate) use window::Window;
 

@@ -92,6 +92,8 @@ pub(crate) enum Mutant {
     FailedSyncCountsAsDone,
     /// A fork copies pages that other processors may write meanwhile.
     CopiesWhatIsWritten,
+    /// Pages that a fork is still to copy can be written.
+    StillPagesAreWritten,
     /// The objects are unlocked between the look for syncs under way and the beginning of another.
     SyncLooksUnderAnotherLock,
     /// A new entry is not held until it is wired, if all that is new is to be.

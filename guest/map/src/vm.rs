@@ -36,15 +36,16 @@ pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// who shows what, and page tables. Neither guards what frames hold: **other processors write pages while both locks are held**.
 /// Whoever takes a page's content
 ///
-/// - as of one moment, write-protects it first, on all processors, and copies under the same hold (fork; copies of what is below need
-///   not, for nobody writes that, unless it is a file that others map, whose private mappings promise no moment);
+/// - as of one moment, write-protects it first, on all processors, and copies under the same hold or marks the pages *still* until they
+///   are copied (fork; copies of what is below need not, for nobody writes that, unless it is a file that others map, whose private
+///   mappings promise no moment);
 /// - to write it to storage, cleans its mapping first: what is written from then on makes a new mark.
 ///
 /// No hold fills or copies more than a bounded number of pages. Who has more to do lets those have the locks who wait for them, and
 /// goes on then; frames for many pages are made zero with nothing locked.
 ///
 /// Whoever looks and then changes does so under one hold of the lock that guards what was looked at, or leaves a mark behind:
-/// *in transition* on entries, *cleaning* or *going* on pages, a hold on an object, *busy* on a map.
+/// *in transition* on entries, *cleaning*, *going* or *still* on pages, a hold on an object, *busy* on a map.
 pub struct Vm<P: Ports> {
     host: P::Host,
     frames: P::Frames,

@@ -132,6 +132,7 @@ pub fn check_quiet<P: Ports>(maps: &[&VmMap<P>]) -> Result<(), Violation> {
         for (start, extent) in object.resident.iter() {
             let pages = PageRange::new(start, start + extent.frames.pages);
             require(!extent.cleaning, "no page is left on its way to stable storage", pages)?;
+            require(extent.still == 0, "no page is left to be copied", pages)?;
             let held = if extent.wires > 0 { Pin::Yes } else { Pin::No };
             require(extent.pin == held, "the host holds exactly what is wired", pages)?;
         }
@@ -259,7 +260,7 @@ fn check_frames(table: &ObjectTable) -> Result<(), Violation> {
             let pages = PageRange::new(start, start + extent.frames.pages);
             require(start >= end && !pages.is_empty(), "extents are ordered, disjoint and not empty", pages)?;
             require(
-                extent.pin != Pin::Yes || extent.wires > 0 || extent.is_busy(),
+                extent.pin != Pin::Yes || extent.wires > 0 || extent.cleaning,
                 "the host holds only wired pages",
                 pages,
             )?;

@@ -129,7 +129,7 @@ impl<P: Ports> VmMap<P> {
     }
 
     /// Unmaps and removes the entries of `range` that `owner` holds, once no page of them is being written to
-    /// stable storage.
+    /// stable storage or copied by a fork.
     async fn tear_down(&self, range: PageRange, owner: OperationId) {
         loop {
             let step = self.exclusive(|state| {
@@ -137,7 +137,7 @@ impl<P: Ports> VmMap<P> {
                 let wait = self.vm.idle().wait();
                 // And one hold for both, for other maps may sync the same objects.
                 let mut objects = self.vm.objects();
-                if state.is_cleaning(&objects, range, owner) {
+                if state.is_still_needed(&objects, range, owner) {
                     Step::Wait(wait)
                 } else {
                     Step::Done(state.remove_entries(&mut objects, range, owner))
@@ -152,16 +152,17 @@ impl<P: Ports> VmMap<P> {
 }
 
 impl<P: Ports> MapState<P> {
-    fn is_cleaning(&self, objects: &Objects<P>, range: PageRange, owner: OperationId) -> bool {
-        let mut cleaning = false;
+    /// Tells whether pages of the owner's entries are being written to stable storage, or a fork is to copy them.
+    fn is_still_needed(&self, objects: &Objects<P>, range: PageRange, owner: OperationId) -> bool {
+        let mut is_busy = false;
         for (start, entry) in self.entries.meeting(range).filter(|(_, entry)| entry.is_owned_by(owner)) {
             if let Some(top) = entry.object {
                 objects.table.for_each(top, entry.object_range(start, entry.range(start)), |_, found| {
-                    cleaning |= matches!(found, Found::Resident { extent, .. } if extent.cleaning);
+                    is_busy |= matches!(found, Found::Resident { extent, .. } if extent.cleaning || extent.still > 0);
                 });
             }
         }
-        cleaning
+        is_busy
     }
 
     /// Removes the owner's entries of `range`; tells whether somebody waits for one of them.

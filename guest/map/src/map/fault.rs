@@ -113,7 +113,7 @@ impl<P: Ports> VmMap<P> {
         let object = &table[id];
         let Some((first, extent)) = object.resident.containing_alone(index) else { return false };
         let is_reachable = !object.is_dead && (object.backing.is_some() || index < object.pages);
-        if !is_reachable || !extent.forbidden.is_none() {
+        if !is_reachable || !extent.denied().is_none() {
             return false;
         }
         // Neighbours of the same 2 MiB would be mapped too.
@@ -298,8 +298,8 @@ impl<P: Ports> VmMap<P> {
                     let mut objects = self.vm.objects();
                     let (_, found) = objects.table.look(window.object, window.indices);
                     let Found::Resident { owner, extent, .. } = found else { return None };
-                    // Only its own page; a fault for a write has made one.
-                    (owner == window.object).then(|| {
+                    // Only its own page, which a fault for a write has made, and that no fork is to copy since.
+                    (owner == window.object && extent.still == 0).then(|| {
                         self.vm.frames().copy(frame, extent.frames.first);
                         objects.table.mark_dirty(window.object, window.indices);
                     })

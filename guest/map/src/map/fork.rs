@@ -7,9 +7,9 @@ use super::obstacle::Work;
 use super::{MapState, Step, VmMap};
 use crate::entry::{EntryKind, Inheritance, MapEntry};
 use crate::kern_return::KernReturn;
-use crate::objects::{Found, ObjectId, Objects, Obstacle, Pager, SpaceId, VmObject};
-use crate::ports::{Frames, OutOfFrames, Pmap, Ports};
-use crate::units::{FrameRun, PageRange, Prot};
+use crate::objects::{Copies, Found, ObjectId, ObjectTable, Objects, Obstacle, Pager, SpaceId, VmObject};
+use crate::ports::{OutOfFrames, Pmap, Ports};
+use crate::units::{PageRange, Prot};
 use crate::wait::Wait;
 
 /// What a fork does with the map unlocked.
@@ -36,7 +36,8 @@ impl<P: Ports> VmMap<P> {
     /// child maps in future is wired (row D-07). Shared entries show the same pages (row D-06). Of copied ones, those that the
     /// parent has wired and may write are copied now, so that the parent keeps its very pages (row D-04); all others at the
     /// first write of either (row D-05). So are mappings of objects that others may write meanwhile, files among them: a child's
-    /// copy is what was there when it was forked. Where a submap is, the child has nothing. While an operation brings pages of this map in, the fork waits (row T-10).
+    /// copy is what was there when it was forked. All this is of one moment: the copies are made some pages at a time, and as long as
+    /// one is still to be made its page can't be written, deallocated or dropped, through no map; who tries waits. Where a submap is, the child has nothing. While an operation brings pages of this map in, the fork waits (row T-10).
     ///
     /// # Errors
     /// [`KernReturn::ResourceShortage`]: no frames are left for the copies.
@@ -57,7 +58,8 @@ impl<P: Ports> VmMap<P> {
                         missing.insert(page);
                     }
                 },
-                Step::Done(result) => break result,
+                Step::Done(Ok(copies)) => break self.copy_rest(copies).await,
+                Step::Done(Err(error)) => break Err(error),
             }
         };
         self.debug_check();
@@ -69,12 +71,30 @@ impl<P: Ports> VmMap<P> {
         Ok(child)
     }
 
+    /// Copies what is left to be copied, some pages at a time.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`]: no frames are left for the copies. What was not copied can be written again then.
+    async fn copy_rest(&self, mut copies: Copies) -> Result<(), OutOfFrames> {
+        let mut result = Ok(());
+        while result.is_ok() && !copies.is_over() {
+            self.turn().await;
+            result = self.vm.objects().copy_some(&mut copies, self.vm.frames());
+            if result.is_ok() {
+                self.vm.idle().wake_all();
+            }
+        }
+        self.vm.objects().give_up_copies(copies, self.vm.frames());
+        self.vm.idle().wake_all();
+        result
+    }
+
     fn fork_step(
         &self,
         state: &mut MapState<P>,
         child: &Self,
         missing: &BTreeSet<u64>,
-    ) -> Step<Unlocked<'_>, Result<(), OutOfFrames>> {
+    ) -> Step<Unlocked<'_>, Result<Copies, OutOfFrames>> {
         let wait = self.wait_busy(state);
         #[cfg(test)]
         let wait = wait.filter(|_| !self.vm.planted.has(crate::planted::Mutant::ForkIgnoresBusy));
@@ -83,8 +103,8 @@ impl<P: Ports> VmMap<P> {
         }
         // The child's lock is taken while nobody else knows the child, so the order of the two matters to nobody.
         child.exclusive(|child| {
-            // One hold from the first look to the last copy: what is brought in can't go, and nobody resolves a fault, before all
-            // is copied or write-protected.
+            // One hold from the first look to the last write-protection: what is brought in can't go, and nobody resolves a fault,
+            // before all is held still or shared. That is the moment whose content the child gets.
             let mut objects = self.vm.objects();
             match self.bring_in_copied(state, &mut objects, missing) {
                 Ok(None) => Step::Done(state.fork_entries(child, &mut objects)),
@@ -141,7 +161,9 @@ impl<P: Ports> VmMap<P> {
 }
 
 impl<P: Ports> MapState<P> {
-    fn fork_entries(&mut self, child: &mut Self, objects: &mut Objects<P>) -> Result<(), OutOfFrames> {
+    /// Gives the child all its entries, and copies the first pages; returns what is left to be copied.
+    fn fork_entries(&mut self, child: &mut Self, objects: &mut Objects<P>) -> Result<Copies, OutOfFrames> {
+        let mut copies = Copies::default();
         child.limits = self.limits;
         child.heap = self.heap;
         let starts: alloc::vec::Vec<u64> = self.entries.iter().map(|(start, _)| start).collect();
@@ -152,10 +174,17 @@ impl<P: Ports> MapState<P> {
                 _ if entry.kind == EntryKind::Submap => {}
                 Inheritance::None => {}
                 Inheritance::Share => self.share(child, objects, start),
-                Inheritance::Copy => self.copy(child, objects, start)?,
+                Inheritance::Copy => self.copy(child, objects, start, &mut copies),
             }
         }
-        Ok(())
+        if let Err(error) = objects.copy_some(&mut copies, self.vm.frames()) {
+            objects.give_up_copies(copies, self.vm.frames());
+            return Err(error);
+        }
+        if copies.is_over() {
+            objects.let_move(core::mem::take(&mut copies));
+        }
+        Ok(copies)
     }
 
     /// Lets the child show the entry's very object (row D-06).
@@ -167,20 +196,19 @@ impl<P: Ports> MapState<P> {
         child.adopt(objects, start, entry.for_child(entry.object, entry.offset, false));
     }
 
-    fn copy(&mut self, child: &mut Self, objects: &mut Objects<P>, start: u64) -> Result<(), OutOfFrames> {
-        let vm = Arc::clone(&self.vm);
-        let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
+    fn copy(&mut self, child: &mut Self, objects: &mut Objects<P>, start: u64, copies: &mut Copies) {
+        let Some(entry) = self.entries.get_mut(start) else { return };
         let Some(object) = entry.object else {
             child.adopt(objects, start, entry.for_child(None, 0, false));
-            return Ok(());
+            return;
         };
         match entry.copying(objects, child.space) {
             Copying::Eager => {
+                let indices = entry.object_range(start, entry.range(start));
+                let copy = add_copy(&mut objects.table, object, indices);
                 // Other processors write the pages meanwhile, through whichever map shows them.
-                let still = objects.hold_still(object, entry.object_range(start, entry.range(start)));
-                let copy = entry.copy_pages(objects, vm.frames());
-                objects.let_move(still);
-                child.adopt(objects, start, entry.for_child(Some(copy?), 0, false));
+                objects.hold_still(copies, object, indices, copy);
+                child.adopt(objects, start, entry.for_child(Some(copy), 0, false));
             }
             Copying::Lazy => {
                 entry.needs_copy = true;
@@ -195,7 +223,6 @@ impl<P: Ports> MapState<P> {
                 child.adopt(objects, start, row);
             }
         }
-        Ok(())
     }
 
     /// Adds an entry that a parent gave.
@@ -233,52 +260,18 @@ impl MapEntry {
         let keeps_its_pages = self.wired_count > 0 && self.prot.contains(Prot::WRITE);
         if keeps_its_pages || may_be_written { Copying::Eager } else { Copying::Lazy }
     }
-
-    /// Returns a new object with copies of all that the entry shows; where a file's pages are absent it shows the file.
-    fn copy_pages<P: Ports>(&self, objects: &mut Objects<P>, frames: &P::Frames) -> Result<ObjectId, OutOfFrames> {
-        let Some(top) = self.object else { return Err(OutOfFrames) };
-        let indices = PageRange::new(self.offset, self.offset + self.pages);
-        let (root, below) = objects.table.root(top, indices);
-        let copy = if objects.table[root].is_external() {
-            objects.table.add_shadow(root, below)
-        } else {
-            // What lies past the end of the original lies past the end of the copy.
-            let pages = self.pages.min(objects.table[root].pages.saturating_sub(below.start));
-            objects.table.add(VmObject::new(Pager::Ram, pages))
-        };
-        let mut at = indices.start;
-        while at < indices.end {
-            let (pages, found) = objects.table.look(top, PageRange::new(at, indices.end));
-            let copied = match found {
-                Found::Resident { extent, .. } => {
-                    match copy_run(objects, frames, copy, at - indices.start, extent.frames) {
-                        Ok(copied) => copied,
-                        Err(error) => {
-                            objects.table.settle(copy, frames);
-                            return Err(error);
-                        }
-                    }
-                }
-                _ => pages,
-            };
-            at += copied;
-        }
-        Ok(copy)
-    }
 }
 
-/// Copies the first frames of `from` to page `index` of `copy` on; returns how many.
-fn copy_run<P: Ports>(
-    objects: &mut Objects<P>,
-    frames: &P::Frames,
-    copy: ObjectId,
-    index: u64,
-    from: FrameRun,
-) -> Result<u64, OutOfFrames> {
-    let fresh = frames.allocate(from.pages)?;
-    for offset in 0..fresh.run.pages {
-        frames.copy(from.first + offset, fresh.run.first + offset);
+/// Returns a new object for copies of all that `indices` of `top` show; where a file's pages are absent it shows the file.
+fn add_copy(table: &mut ObjectTable, top: ObjectId, indices: PageRange) -> ObjectId {
+    let (root, below) = table.root(top, indices);
+    if table[root].is_external() {
+        return table.add_shadow(root, below);
     }
-    objects.table[copy].resident.insert(index, fresh.run, true);
-    Ok(fresh.run.pages)
+    // What lies past the end of the original lies past the end of the copy.
+    let pages = indices.len().min(table[root].pages.saturating_sub(below.start));
+    table.add(VmObject::new(Pager::Ram, pages))
 }
+
+#[cfg(test)]
+mod test;

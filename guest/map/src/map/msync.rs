@@ -189,6 +189,8 @@ impl<P: Ports> MapState<P> {
                 // What a private mapping hides is not its own (row H-07).
                 let is_own = managed.is_some() && owner == window.object || objects.table[owner].managed().is_none();
                 busy |= is_own && extent.cleaning && (waits || extent.dirty);
+                // What a fork is to copy could not go.
+                busy |= is_own && extent.still > 0 && flags.contains(SyncFlags::INVALIDATE);
             });
         }
         busy

@@ -191,7 +191,7 @@ impl<P: Ports> MapState<P> {
             let Some(window) = entry.window(start, entry.range(start).intersection(pages)) else { return false };
             let mut forbids = false;
             objects.table.for_each(window.object, window.indices, |_, found| {
-                forbids |= matches!(found, Found::Resident { extent, .. } if !extent.forbidden.is_none());
+                forbids |= matches!(found, Found::Resident { extent, .. } if !extent.denied().is_none());
             });
             forbids
         })
@@ -202,7 +202,7 @@ impl<P: Ports> MapState<P> {
         let vm = Arc::clone(&self.vm);
         let mut objects = vm.objects();
         if self.meets_forbidden(&objects, pages) {
-            // What a manager forbids is not the entry's to permit: the next fault asks, and maps what it may.
+            // What a manager forbids, or a fork does for a while, is not the entry's to permit: the next fault asks, and maps what it may.
             return self.unmap(&mut objects, pages);
         }
         let shares = |(_, entry): (u64, &MapEntry)| {

@@ -33,6 +33,8 @@ pub(crate) struct Extent {
     pub(crate) forbidden: Prot,
     /// The manager wants to be asked before each first write (row Z-04).
     pub(crate) traps: bool,
+    /// How many forks are still to copy the pages: nobody may write them, and they stay where they are.
+    pub(crate) still: u32,
 }
 
 impl Run for Extent {
@@ -55,6 +57,7 @@ impl Run for Extent {
             && self.cleaning == next.cleaning
             && self.forbidden.bits() == next.forbidden.bits()
             && self.traps == next.traps
+            && self.still == next.still
     }
 
     fn append(&mut self, next: Self) {
@@ -65,7 +68,16 @@ impl Run for Extent {
 impl Extent {
     /// Tells whether somebody will come back to the pages: they must stay where they are.
     pub(crate) const fn is_busy(&self) -> bool {
-        self.cleaning || matches!(self.pin, Pin::Going)
+        self.cleaning || matches!(self.pin, Pin::Going) || self.still > 0
+    }
+
+    /// Returns the accesses that no mapping may permit now.
+    pub(crate) fn denied(&self) -> Prot {
+        #[cfg(test)]
+        if crate::planted::is_planted(crate::planted::Mutant::StillPagesAreWritten) {
+            return self.forbidden;
+        }
+        if self.still > 0 { self.forbidden | Prot::WRITE } else { self.forbidden }
     }
 
     /// Returns clean pages that nobody wires.
@@ -79,12 +91,13 @@ impl Extent {
             cleaning: false,
             forbidden: Prot::NONE,
             traps: false,
+            still: 0,
         }
     }
 
     /// Tells whether the pages can be dropped if their content is of no use: nobody wires them or will come back to them.
     pub(crate) const fn is_loose(&self) -> bool {
-        self.wires == 0 && matches!(self.pin, Pin::No) && !self.cleaning
+        self.wires == 0 && !self.is_busy() && matches!(self.pin, Pin::No)
     }
 
     /// Tells whether the manager must have the pages before they go.
@@ -250,6 +263,16 @@ impl Resident {
     /// Counts `less` wired entries less on every page of `range`.
     pub(crate) fn subtract_wires(&mut self, range: PageRange, less: u32) {
         self.update(range, |extent| extent.wires -= less);
+    }
+
+    /// Counts one more fork that is to copy the pages of `range`.
+    pub(crate) fn hold_still(&mut self, range: PageRange) {
+        self.update(range, |extent| extent.still += 1);
+    }
+
+    /// Counts one such fork less.
+    pub(crate) fn let_move(&mut self, range: PageRange) {
+        self.update(range, |extent| extent.still -= 1);
     }
 
     /// Notes whether the host holds the pages of `range`.

@@ -18,7 +18,8 @@ pub(crate) enum Obstacle {
     PageIn(PageIn),
     /// The host has been asked; await it.
     StoreIn(StoreIn),
-    /// Somebody else awaits the pager for this page, or a manager that is a task has been asked for it, or for the access.
+    /// Somebody else awaits the pager for this page, or a manager that is a task has been asked for it, or for the access; or a fork
+    /// is still to copy what is to be written.
     Paging,
     /// There are many absent pages to be filled; await it.
     Filling(Filling),
@@ -57,6 +58,9 @@ impl<P: Ports> Objects<P> {
             // No mapping could say that a page may be written or executed and not read.
             let needed = if is_copied { Prot::READ } else { access | Prot::READ };
             let step = match found {
+                Found::Resident { extent, .. } if !(extent.denied() & needed).without(extent.forbidden).is_none() => {
+                    Err(Obstacle::Paging)
+                }
                 Found::Resident { owner, index, extent } if !(extent.forbidden & needed).is_none() => {
                     self.table.ask_unlock(owner, index, extent.forbidden & needed);
                     Err(Obstacle::Paging)

@@ -55,7 +55,7 @@ impl ObjectTable {
                 let (pages, found) = self.look(window.object, PageRange::new(at, window.indices.end));
                 at += pages;
                 if let Found::Resident { owner, extent, .. } = found {
-                    let prot = window.rights(owner, extent.forbidden);
+                    let prot = window.rights(owner, extent.denied());
                     return Some((window.page_of(first), extent.frames, prot));
                 }
             }

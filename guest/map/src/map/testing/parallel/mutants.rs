@@ -53,6 +53,7 @@ mutants! {
     translation_that_the_changing_processor_keeps_is_found_under_stress: NoInvlpg by stress::short,
     translation_that_others_are_not_told_of_is_found_in_a_race: NoIpi by races::access_and_unmap,
     copy_of_what_is_being_written_is_found: CopiesWhatIsWritten by races::fork_and_write,
+    write_of_what_is_still_to_be_copied_is_found: StillPagesAreWritten by races::much_forked_and_write,
     sync_that_looks_under_another_lock_is_found: SyncLooksUnderAnotherLock by races::sync_and_sync,
     new_entry_that_is_wired_later_is_found: NewEntriesAreWiredLater by races::allocate_and_munlockall,
     mark_that_entering_forgets_is_found: EnterForgetsMark by entering,

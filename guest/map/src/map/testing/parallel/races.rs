@@ -8,6 +8,7 @@ use crate::fake::{FakePmap, FakeProcessor};
 use crate::flags::{LockAllFlags, SyncFlags, WireFlags};
 use crate::kern_return::KernReturn;
 use crate::map::{Advice, MapMode, Placement};
+use crate::objects::MOST_FILLED_PAGES;
 use crate::planted::Mutant;
 use crate::ports::StoreKind;
 use crate::units::{PageRange, Prot};
@@ -58,6 +59,40 @@ pub(super) fn fork_and_write(seed: u64, mutant: Option<Mutant>) {
             load(processor, &child);
             let first = shared.read(processor, &child, 0).unwrap();
             let last = shared.read(processor, &child, 5).unwrap();
+            assert!(last <= first && first <= last + 1, "the child has {first} and then {last}");
+            load(processor, shared.map());
+            shared.run(child.destroy());
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
+    shared.conclude();
+    shared.check_empty();
+}
+
+/// As [`fork_and_write`], where a fork copies more than it may in one hold of the locks.
+pub(super) fn much_forked_and_write(seed: u64, mutant: Option<Mutant>) {
+    const PAGES: u64 = 2 * MOST_FILLED_PAGES + 10;
+    let shared = Shared::new(PAGES, 4 * PAGES);
+    shared.plant(mutant);
+    allocate(&shared, 0, PAGES);
+    assert_eq!(shared.run(shared.map().wire(at(0), at(PAGES), WireFlags::USER)), Ok(()));
+    let is_done = AtomicBool::new(false);
+    shared.on_threads(2, seed, mutant, |thread, processor| {
+        if thread == 0 {
+            for value in 1..1_000_000 {
+                if is_done.load(Ordering::Relaxed) || shared.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                assert_eq!(shared.write(processor, shared.map(), 0, value), Ok(()));
+                assert_eq!(shared.write(processor, shared.map(), PAGES - 1, value), Ok(()));
+            }
+            return;
+        }
+        for _ in 0..10 {
+            let child = shared.run(shared.map().fork(FakePmap::new())).expect("frames are left");
+            load(processor, &child);
+            let first = shared.read(processor, &child, 0).unwrap();
+            let last = shared.read(processor, &child, PAGES - 1).unwrap();
             assert!(last <= first && first <= last + 1, "the child has {first} and then {last}");
             load(processor, shared.map());
             shared.run(child.destroy());
@@ -376,6 +411,7 @@ macro_rules! races {
 
 races! {
     fork_against_a_writer_copies_one_moment: fork_and_write,
+    fork_of_much_against_a_writer_copies_one_moment: much_forked_and_write,
     fork_against_fork_gives_each_child_one_moment: fork_and_fork,
     fault_against_the_end_of_a_child_keeps_the_parents_pages: collapse_and_fault,
     access_against_unmap_never_reaches_what_is_another_s: access_and_unmap,
