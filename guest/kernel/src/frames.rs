@@ -53,6 +53,10 @@ impl Frames for &'static KernelFrames {
         Ok(FreshFrames { run, dirty: !zero })
     }
 
+    fn allocate_zero(&self, pages: u64) -> Option<FrameRun> {
+        self.0.lock().allocate_zero(pages)
+    }
+
     fn free(&self, run: FrameRun) {
         // Whatever was in the frames is still there.
         self.0.lock().free(run, false);

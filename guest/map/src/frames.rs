@@ -58,6 +58,15 @@ impl FrameAllocator {
         Ok((taken, zero))
     }
 
+    /// Takes up to `pages` adjacent frames that are known to be zero: from 512 pages on whole 2 MiB aligned blocks, as many as one run
+    /// gives and `pages` holds. None where there are no such frames.
+    pub fn allocate_zero(&mut self, pages: u64) -> Option<FrameRun> {
+        let find = if pages >= BLOCK_PAGES { find_blocks } else { find_any };
+        let taken = find(&self.zero_by_size, pages.max(1))?;
+        self.cut(taken);
+        Some(taken)
+    }
+
     /// Gives frames to the allocator: fresh ones, or ones that were taken. `zero` tells whether they are known
     /// to be zero.
     ///
@@ -196,6 +205,20 @@ mod test {
         assert_eq!(frames.allocate(8), Ok((FrameRun::new(4, 4), true)));
         assert_eq!(frames.allocate(8), Ok((FrameRun::new(0, 4), false)));
         assert_eq!(frames.allocate(1), Err(crate::OutOfFrames));
+    }
+
+    #[test]
+    fn allocate_zero_takes_whole_blocks_or_few_frames_and_none_that_were_used() {
+        let mut frames = FrameAllocator::new();
+        frames.free(FrameRun::new(0, 4096), false);
+        assert_eq!((frames.allocate_zero(1), frames.allocate_zero(512)), (None, None));
+        frames.free(FrameRun::new(5000, 2000), true);
+        assert_eq!(frames.allocate_zero(1500), Some(FrameRun::new(5120, 1024)));
+        assert_eq!(frames.allocate_zero(10_000), Some(FrameRun::new(6144, 512)));
+        assert_eq!(frames.allocate_zero(512), None, "no whole block is left");
+        assert_eq!(frames.allocate_zero(200), Some(FrameRun::new(6656, 200)));
+        assert_eq!(frames.allocate_zero(511), Some(FrameRun::new(6856, 144)));
+        assert_eq!(frames.free_pages(), 4096 + 120);
     }
 
     #[test]

@@ -262,6 +262,12 @@ pub trait Frames: Send + Sync {
     /// [`OutOfFrames`] when no frame at all is free.
     fn allocate(&self, pages: u64) -> Result<FreshFrames, OutOfFrames>;
 
+    /// Takes frames as [`allocate`](Self::allocate) does, but only such as need not be made zero first, so that it takes no longer for
+    /// many than for few. From 512 `pages` on they are whole aligned 2 MiB runs. None where there are no such frames.
+    fn allocate_zero(&self, _pages: u64) -> Option<FrameRun> {
+        None
+    }
+
     /// Gives frames back.
     fn free(&self, run: FrameRun);
 

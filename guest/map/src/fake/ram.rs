@@ -133,6 +133,14 @@ impl Frames for FakeFrames {
         Ok(FreshFrames { run, dirty: !zero })
     }
 
+    fn allocate_zero(&self, pages: u64) -> Option<FrameRun> {
+        if self.failure.lock().is_some() {
+            // Who expects a failure has it come where there is one to be had.
+            return None;
+        }
+        self.allocator.lock().allocate_zero(pages.min(*self.longest_pages.lock()))
+    }
+
     fn free(&self, run: FrameRun) {
         self.allocator.lock().free(run, false);
     }

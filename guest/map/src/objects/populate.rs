@@ -95,9 +95,10 @@ impl<P: Ports> Objects<P> {
         access: Prot,
     ) -> Result<(u64, bool), Obstacle> {
         match self.table[root].pager {
-            Pager::Ram if window.is_large || part.len() > MOST_FILLED_PAGES => {
-                Err(Obstacle::Filling(self.begin_filling(window, part)))
-            }
+            Pager::Ram if window.is_large || part.len() > MOST_FILLED_PAGES => self
+                .show_zero(frames, window, part)
+                .map(|pages| (pages, false))
+                .ok_or_else(|| Obstacle::Filling(self.begin_filling(window, part))),
             Pager::Ram => {
                 let fresh = frames.allocate(next_request(window.page_of(part.start), part.len()))?;
                 self.table[window.object].resident.insert(part.start, fresh.run, fresh.dirty);
@@ -116,6 +117,24 @@ impl<P: Ports> Objects<P> {
                 })
             }
         }
+    }
+}
+
+impl<P: Ports> Objects<P> {
+    /// Gives pages from the start of `part` on, all of it absent, frames that are zero already, at once however many they are. Returns
+    /// how many pages have come; none where the frames would have to be made zero.
+    fn show_zero(&mut self, frames: &P::Frames, window: &Window, part: PageRange) -> Option<u64> {
+        let page = window.page_of(part.start);
+        let ahead = if window.is_large { page % BLOCK_PAGES } else { 0 };
+        let pages = if window.is_large {
+            (ahead + part.len()).next_multiple_of(BLOCK_PAGES)
+        } else {
+            next_request(page, part.len())
+        };
+        let run = frames.allocate_zero(pages)?;
+        let first = part.start - ahead;
+        self.table[window.object].resident.insert(first, run, false);
+        Some((first + run.pages).min(part.end) - part.start)
     }
 }
 

@@ -30,6 +30,10 @@ impl Frames for ModelFrames {
         Ok(fresh)
     }
 
+    fn allocate_zero(&self, pages: u64) -> Option<FrameRun> {
+        self.frames.allocate_zero(pages)
+    }
+
     fn free(&self, run: FrameRun) {
         self.frames.free(run);
     }

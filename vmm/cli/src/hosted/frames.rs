@@ -54,6 +54,10 @@ impl Frames for HostedFrames {
         Ok(FreshFrames { run, dirty: !zero })
     }
 
+    fn allocate_zero(&self, pages: u64) -> Option<FrameRun> {
+        self.allocator().allocate_zero(pages)
+    }
+
     fn free(&self, run: FrameRun) {
         self.allocator().free(run, false);
     }
