@@ -124,8 +124,18 @@ impl<P: Ports> VmMap<P> {
     /// # Errors
     /// As for [`VmMap::wire`].
     pub(super) async fn wire_claimed(&self, claimed: NewEntry, pages: PageRange) -> Result<(), KernReturn> {
+        self.wire_claimed_then(claimed, pages, |_, _| ()).await.0
+    }
+
+    /// As [`VmMap::wire_claimed`], and what [`VmMap::wire_then`] does besides.
+    pub(super) async fn wire_claimed_then<T: Send>(
+        &self,
+        claimed: NewEntry,
+        pages: PageRange,
+        then: impl FnOnce(&mut MapState<P>, bool) -> T + Send,
+    ) -> (Result<(), KernReturn>, T) {
         let NewEntry { owner, how } = claimed;
-        self.wire_as(owner, pages, WireFlags::USER, how.contains(LockAllFlags::ONFAULT)).await
+        self.wire_then(owner, pages, WireFlags::USER, how.contains(LockAllFlags::ONFAULT), then).await
     }
 }
 

@@ -62,11 +62,7 @@ impl<P: Ports> VmMap<P> {
             match self.exclusive(|state| self.claim_for_delete(state, rest, owner, blocking)) {
                 Step::Wait(wait) => wait.await,
                 Step::Done((claimed, last, outcome)) => {
-                    self.unpin(last).await;
-                    #[cfg(test)]
-                    self.vm.planted.pause().await;
-                    self.detach_submaps(claimed, owner, blocking).await;
-                    self.tear_down(claimed, owner).await;
+                    self.delete_claimed(claimed, owner, blocking, last).await;
                     cursor = claimed.end;
                     if outcome.is_err() {
                         // What was clipped and stays is one entry again.
@@ -79,6 +75,42 @@ impl<P: Ports> VmMap<P> {
         }
         self.debug_check();
         result
+    }
+
+    /// Deletes the entries of `range` that `owner` has claimed for that, and nothing else; `last` is what the host need not hold
+    /// any more.
+    pub(super) async fn delete_claimed(&self, range: PageRange, owner: OperationId, blocking: Blocking, last: PinList) {
+        self.unpin(last).await;
+        #[cfg(test)]
+        self.vm.planted.pause().await;
+        self.detach_submaps(range, owner, blocking).await;
+        self.tear_down(range, owner).await;
+    }
+
+    /// Marks and unwires all entries of `range` at once, or none while one of them must be waited for. Returns the pages that the
+    /// host need not hold any more.
+    ///
+    /// # Errors
+    /// [`KernReturn::InvalidArgument`] where an end of the range lies within a large page or a submap; nothing is changed then.
+    pub(super) fn claim_all_for_delete(
+        &self,
+        state: &mut MapState<P>,
+        range: PageRange,
+        owner: OperationId,
+    ) -> Step<Wait<'_>, Result<PinList, KernReturn>> {
+        let is_blocking = |entry: &MapEntry| entry.transition.is_some() || entry.system_wired_count() > 0;
+        let blocking = state.entries.meeting(range).find(|(_, entry)| is_blocking(entry)).map(|(start, _)| start);
+        if let Some(entry) = blocking.and_then(|start| state.entries.get_mut(start)) {
+            return Step::Wait(self.wait_for(entry));
+        }
+        if let Err(error) = state.clip(range.start).and_then(|()| state.clip(range.end)) {
+            state.entries.merge(range);
+            return Step::Done(Err(error));
+        }
+        match self.claim_for_delete(state, range, owner, Blocking::SystemWirings) {
+            Step::Wait(wait) => Step::Wait(wait),
+            Step::Done((_, last, outcome)) => Step::Done(outcome.map(|()| last)),
+        }
     }
 
     /// Marks and unwires entries of `range` up to the first that must be waited for. Returns the part of the

@@ -71,6 +71,18 @@ impl<P: Ports> VmMap<P> {
         flags: WireFlags,
         on_fault: bool,
     ) -> Result<(), KernReturn> {
+        self.wire_then(owner, range, flags, on_fault, |_, _| ()).await.0
+    }
+
+    /// As [`VmMap::wire_as`]; `then` is told whether the pages are wired, in the hold in which the call lets go of the entries.
+    pub(super) async fn wire_then<T: Send>(
+        &self,
+        owner: OperationId,
+        range: PageRange,
+        flags: WireFlags,
+        on_fault: bool,
+        then: impl FnOnce(&mut MapState<P>, bool) -> T + Send,
+    ) -> (Result<(), KernReturn>, T) {
         let claims = Claims::new(owner, range, flags.allows_holes());
         let mut call = Wiring { claims, flags, on_fault, rest: PageRange::new(0, 0) };
         let mut result = self.wire_entries(&mut call).await;
@@ -88,12 +100,15 @@ impl<P: Ports> VmMap<P> {
         }
         #[cfg(test)]
         self.vm.planted.pause().await;
-        let awaited = self.exclusive(|state| state.finish_wiring(&call, result.is_ok()));
+        let (awaited, value) = self.exclusive(|state| {
+            let awaited = state.finish_wiring(&call, result.is_ok());
+            (awaited, then(state, result.is_ok()))
+        });
         #[cfg(test)]
         self.vm.planted.pause().await;
         self.wake_if(awaited);
         self.debug_check();
-        result
+        (result, value)
     }
 
     /// Checks the arguments of wire and unwire in the order of rows and clamps the range to the
