@@ -20,8 +20,10 @@ mod view;
 mod window;
 mod withdraw;
 
+use alloc::sync::Arc;
 use core::fmt;
 use core::ops::{Index, IndexMut};
+use core::sync::atomic::AtomicU64;
 
 use slab::Slab;
 
@@ -132,6 +134,8 @@ pub(crate) struct ObjectTable {
     objects: Slab<VmObject>,
     /// Objects that nobody uses any more and whose managers have not been told. Each is held.
     terminating: alloc::vec::Vec<ObjectId>,
+    /// Counts what waits for whoever works in the background; those objects are part of it.
+    background: Arc<AtomicU64>,
     #[cfg(test)]
     pub(crate) mutant: Option<crate::planted::Mutant>,
 }
@@ -208,14 +212,9 @@ impl ObjectTable {
 }
 
 impl<P: Ports> Objects<P> {
-    pub(crate) const fn new() -> Self {
-        let table = ObjectTable {
-            objects: Slab::new(),
-            terminating: alloc::vec::Vec::new(),
-            #[cfg(test)]
-            mutant: None,
-        };
-        Self { table, spaces: Slab::new() }
+    /// Returns no objects; `background` counts what waits for whoever works in the background.
+    pub(crate) fn new(background: Arc<AtomicU64>) -> Self {
+        Self { table: ObjectTable { background, ..ObjectTable::default() }, spaces: Slab::new() }
     }
 
     /// Takes over page tables.

@@ -57,6 +57,8 @@ pub struct Vm<P: Ports> {
     idle: WaitQueue,
     /// Work that nobody waits for and nobody has taken yet.
     background: Mutex<VecDeque<Background>>,
+    /// How much there is to be taken: that, and objects whose managers are to be told of their end.
+    waiting: Arc<AtomicU64>,
     /// How many objects ended before their managers had all that they were owed.
     lost_objects: AtomicU64,
     #[cfg(test)]
@@ -66,14 +68,16 @@ pub struct Vm<P: Ports> {
 impl<P: Ports> Vm<P> {
     /// Creates a system where at most `user_wire_limit_pages` pages may be user-wired, over all maps.
     pub fn new(host: P::Host, frames: P::Frames, user_wire_limit_pages: u64) -> Arc<Self> {
+        let waiting = Arc::new(AtomicU64::new(0));
         Arc::new(Self {
             host,
             frames,
-            objects: YieldingLock::new(Objects::new()),
+            objects: YieldingLock::new(Objects::new(Arc::clone(&waiting))),
             user_wired_pages: AtomicU64::new(0),
             user_wire_limit_pages: AtomicU64::new(user_wire_limit_pages),
             idle: WaitQueue::new(),
             background: Mutex::new(VecDeque::new()),
+            waiting,
             lost_objects: AtomicU64::new(0),
             #[cfg(test)]
             planted: crate::planted::Planted::default(),
@@ -195,8 +199,16 @@ impl<P: Ports> Vm<P> {
     /// Takes work that the system does for nobody who waits: writes that were only to be started, and the last returns of objects
     /// that nobody uses any more. Whoever runs operations polls it to its end beside them, and looks for more after each.
     pub fn take_background(self: &Arc<Self>) -> Option<Background> {
-        if let Some(work) = self.background.lock().pop_front() {
-            return Some(work);
+        // Asked after every operation, and mostly there is nothing.
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        {
+            let mut background = self.background.lock();
+            if let Some(work) = background.pop_front() {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                return Some(work);
+            }
         }
         let ended = self.objects().table.next_terminating()?;
         Some(Box::pin(terminate(Arc::clone(self), ended)))
@@ -204,7 +216,9 @@ impl<P: Ports> Vm<P> {
 
     /// Leaves work to whoever takes it.
     pub(crate) fn put_background(&self, work: Background) {
-        self.background.lock().push_back(work);
+        let mut background = self.background.lock();
+        background.push_back(work);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns how many objects have ended with pages that their managers did not get, because these failed.
@@ -299,5 +313,40 @@ impl<P: Ports> fmt::Debug for Vm<P> {
             .field("user_wired_pages", &self.user_wired_pages())
             .field("user_wire_limit_pages", &self.user_wire_limit_pages())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use alloc::boxed::Box;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use crate::fake::{FakeMachine, block_on};
+    use crate::ports::StoreKind;
+
+    #[test]
+    fn take_background_where_nothing_waits_takes_no_lock_of_the_objects() {
+        let machine = FakeMachine::default();
+        let (sender, answers) = mpsc::channel();
+        let objects = machine.vm.objects();
+        let vm = alloc::sync::Arc::clone(&machine.vm);
+        std::thread::spawn(move || sender.send(vm.take_background().is_none()));
+        assert_eq!(answers.recv_timeout(Duration::from_secs(10)), Ok(true));
+        drop(objects);
+    }
+
+    #[test]
+    fn take_background_gives_each_work_once() {
+        let machine = FakeMachine::default();
+        machine.vm.put_background(Box::pin(async {}));
+        drop(machine.vm.store_object("s", 1, StoreKind::Store).expect("it can be opened"));
+        for left in [2, 1] {
+            assert_eq!(machine.vm.waiting.load(core::sync::atomic::Ordering::Relaxed), left);
+            block_on(machine.vm.take_background().expect("there is more"));
+        }
+        assert!(machine.vm.take_background().is_none());
+        assert_eq!(machine.vm.waiting.load(core::sync::atomic::Ordering::Relaxed), 0);
+        assert_eq!(machine.vm.objects().table.iter().count(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! Returning pages to their manager, and dropping them from the cache.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use super::{Extent, Managed, Manager, ObjectId, ObjectTable, Objects};
 use crate::kern_return::KernReturn;
@@ -293,12 +294,15 @@ impl ObjectTable {
         managed.ask_no_more();
         self[id].holds += 1;
         self.terminating.push(id);
+        self.background.fetch_add(1, Ordering::Relaxed);
         true
     }
 
     /// Takes an object whose last returns are to be made. It is held.
     pub(crate) fn next_terminating(&mut self) -> Option<ObjectId> {
-        self.terminating.pop()
+        let ended = self.terminating.pop()?;
+        self.background.fetch_sub(1, Ordering::Relaxed);
+        Some(ended)
     }
 }
 
