@@ -333,11 +333,18 @@ fn neighbourhood<P: Ports>(objects: &Objects<P>, whole: &Window, this: &Window, 
 
 #[cfg(test)]
 mod test {
-    use crate::fake::{FakeConfig, block_on};
+    use alloc::boxed::Box;
+    use core::task::{Context, Waker};
+
+    use crate::fake::{FakeConfig, FakePmap, FakePorts, block_on};
     use crate::flags::{SyncFlags, WireFlags};
+    use crate::handle::ObjectHandle;
     use crate::kern_return::KernReturn;
     use crate::map::testing::Bed;
-    use crate::units::Prot;
+    use crate::map::{MapMode, Placement};
+    use crate::objects::Counts;
+    use crate::ports::Pmap;
+    use crate::units::{PAGE_SHIFT, PageRange, Prot};
 
     #[test]
     fn fault_without_an_entry_is_invalid_address() {
@@ -412,5 +419,125 @@ mod test {
         assert_eq!(bed.machine.map.stats().resident_pages, 1);
         bed.machine.map.with_pmap(|pmap| pmap.limit_tables(None));
         assert_eq!(bed.write(1, 1), Ok(()));
+    }
+
+    /// Returns a machine where pages 0 and 1 show those of an object, written, each of them apart and not mapped.
+    fn unmapped() -> (Bed, ObjectHandle<FakePorts>) {
+        let bed = Bed::new();
+        let object = bed.machine.vm.anonymous_object(2);
+        let (place, pages) = (Placement::Fixed(bed.at(0)), PageRange::new(0, 2));
+        let mapped = bed.machine.map.map_object(place, &object, pages, MapMode::Shared, Prot::DEFAULT);
+        assert_eq!(block_on(mapped), Ok(bed.at(0)));
+        // One after the other in memory they would be one extent.
+        assert_eq!((bed.write(1, 4), bed.write(0, 3)), (Ok(()), Ok(())));
+        let (first, second) = (bed.frame(0).unwrap(), bed.frame(1).unwrap());
+        assert_ne!(first + 1, second);
+        unmap(&bed);
+        (bed, object)
+    }
+
+    fn unmap(bed: &Bed) {
+        let pages = PageRange::new(bed.at(0) >> PAGE_SHIFT, bed.at(2) >> PAGE_SHIFT);
+        bed.machine.map.with_pmap(|pmap| pmap.remove(pages, &mut |_| ())).expect("nothing is split");
+    }
+
+    fn at_once(bed: &Bed, page: u64, access: Prot) -> bool {
+        let is_resolved = bed.machine.map.fault_at_once(bed.at(page), access);
+        assert_eq!(bed.is_mapped(page), is_resolved, "nothing is changed where more must be looked at");
+        is_resolved
+    }
+
+    #[test]
+    fn fault_at_once_maps_a_page_that_is_there_as_its_entry_permits() {
+        let (bed, _object) = unmapped();
+        assert!(at_once(&bed, 0, Prot::READ) && at_once(&bed, 1, Prot::WRITE));
+        let rights = |page| bed.machine.map.with_pmap(|pmap| pmap.translate((bed.at(page)) >> PAGE_SHIFT));
+        assert_eq!(rights(0), bed.frame(0).map(|frame| (frame, Prot::DEFAULT)));
+        assert!(!bed.machine.map.fault_at_once(bed.at(0), Prot::READ), "it is mapped already");
+    }
+
+    #[test]
+    fn fault_at_once_leaves_what_the_entry_does_not_permit() {
+        let (bed, _object) = unmapped();
+        assert_eq!(bed.protect(0, 1, Prot::READ), Ok(()));
+        assert_eq!(bed.protect(1, 2, Prot::NONE), Ok(()));
+        assert!(!at_once(&bed, 0, Prot::WRITE) && !at_once(&bed, 1, Prot::NONE) && !at_once(&bed, 2, Prot::READ));
+    }
+
+    #[test]
+    fn fault_at_once_leaves_a_page_that_is_wired_as_it_comes() {
+        let (bed, _object) = unmapped();
+        let (start, end) = (bed.at(0) >> PAGE_SHIFT, bed.at(2) >> PAGE_SHIFT);
+        let wired = bed.machine.map.wire_pages(PageRange::new(start, end), WireFlags::USER, true);
+        assert_eq!(block_on(wired), Ok(()));
+        unmap(&bed);
+        let on_fault = bed.machine.map.locked(|state| {
+            state.entries.get_mut(start).and_then(|entry| entry.on_fault.replace(Box::new(Counts::new()))).is_some()
+        });
+        assert!(on_fault && !at_once(&bed, 0, Prot::READ));
+    }
+
+    #[test]
+    fn fault_at_once_leaves_what_a_manager_forbids() {
+        for (forbidden, page) in [(Prot::WRITE, 0), (Prot::READ, 1)] {
+            let (bed, object) = unmapped();
+            let this = PageRange::new(page, page + 1);
+            bed.machine.vm.objects().table[object.id()].resident.set_forbidden(this, forbidden);
+            assert!(!at_once(&bed, page, Prot::READ) && at_once(&bed, 1 - page, Prot::READ));
+        }
+    }
+
+    #[test]
+    fn fault_at_once_leaves_what_a_fork_is_still_to_copy() {
+        let (bed, object) = unmapped();
+        bed.machine.vm.objects().table[object.id()].resident.hold_still(PageRange::new(0, 1));
+        assert!(!at_once(&bed, 0, Prot::READ) && at_once(&bed, 1, Prot::READ));
+        bed.machine.vm.objects().table[object.id()].resident.let_move(PageRange::new(0, 1));
+    }
+
+    #[test]
+    fn fault_at_once_leaves_wired_pages_past_the_end_of_their_object_or_of_a_dead_one() {
+        for is_killed in [false, true] {
+            let (bed, object) = unmapped();
+            assert_eq!(bed.wire(0, 2, WireFlags::USER), Ok(()));
+            if is_killed {
+                assert_eq!(block_on(object.kill()), Ok(()));
+            } else {
+                assert_eq!(block_on(object.truncate(1)), Ok(()));
+                unmap(&bed);
+            }
+            assert_eq!(at_once(&bed, 0, Prot::READ), !is_killed);
+            assert!(!at_once(&bed, 1, Prot::READ));
+            let error = if is_killed { KernReturn::ProtectionFailure } else { KernReturn::OutOfBounds };
+            assert_eq!(bed.read(1), Err(error));
+        }
+        // It is past its end before it is dead.
+        let (bed, object) = unmapped();
+        bed.machine.vm.objects().table[object.id()].is_dead = true;
+        assert!(!at_once(&bed, 0, Prot::READ));
+    }
+
+    #[test]
+    fn fault_at_once_lets_nobody_write_what_others_see_too() {
+        let bed = Bed::of(2);
+        assert_eq!(bed.write(0, 3), Ok(()));
+        let child = block_on(bed.machine.map.fork(FakePmap::new())).expect("nothing is copied");
+        unmap(&bed);
+        assert!(!at_once(&bed, 0, Prot::WRITE) && at_once(&bed, 0, Prot::READ));
+        let rights = bed.machine.map.with_pmap(|pmap| pmap.translate(bed.at(0) >> PAGE_SHIFT)).map(|(_, prot)| prot);
+        assert_eq!(rights, Some(Prot::READ));
+        block_on(child.destroy());
+    }
+
+    #[test]
+    fn fault_at_once_leaves_an_entry_in_transition() {
+        let (bed, _object) = unmapped();
+        bed.host().hold();
+        let mut wire = Box::pin(bed.machine.map.wire(bed.at(0), bed.at(1), WireFlags::USER));
+        assert!(wire.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        unmap(&bed);
+        assert!(!at_once(&bed, 0, Prot::READ) && at_once(&bed, 1, Prot::READ));
+        bed.host().release();
+        assert_eq!(block_on(wire), Ok(()));
     }
 }
