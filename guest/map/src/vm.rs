@@ -1,7 +1,7 @@
 //! What all maps of a system share.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -59,10 +59,43 @@ pub struct Vm<P: Ports> {
     background: Mutex<VecDeque<Background>>,
     /// How much there is to be taken: that, and objects whose managers are to be told of their end.
     waiting: Arc<AtomicU64>,
+    /// The last returns of objects that somebody carries out.
+    ends: Mutex<Ends>,
     /// How many objects ended before their managers had all that they were owed.
     lost_objects: AtomicU64,
     #[cfg(test)]
     pub(crate) planted: crate::planted::Planted,
+}
+
+/// Which objects' last returns are under way, by the order in which they were begun.
+#[derive(Debug, Default)]
+struct Ends {
+    begun: u64,
+    under_way: BTreeSet<u64>,
+}
+
+/// An object's last returns: noted as long as this lives.
+struct NotedEnd<P: Ports> {
+    vm: Arc<Vm<P>>,
+    number: u64,
+}
+
+impl<P: Ports> NotedEnd<P> {
+    fn new(vm: &Arc<Vm<P>>) -> Self {
+        let mut ends = vm.ends.lock();
+        let number = ends.begun;
+        ends.begun += 1;
+        ends.under_way.insert(number);
+        drop(ends);
+        Self { vm: Arc::clone(vm), number }
+    }
+}
+
+impl<P: Ports> Drop for NotedEnd<P> {
+    fn drop(&mut self) {
+        self.vm.ends.lock().under_way.remove(&self.number);
+        self.vm.idle.wake_all();
+    }
 }
 
 impl<P: Ports> Vm<P> {
@@ -78,6 +111,7 @@ impl<P: Ports> Vm<P> {
             idle: WaitQueue::new(),
             background: Mutex::new(VecDeque::new()),
             waiting,
+            ends: Mutex::new(Ends::default()),
             lost_objects: AtomicU64::new(0),
             #[cfg(test)]
             planted: crate::planted::Planted::default(),
@@ -210,8 +244,28 @@ impl<P: Ports> Vm<P> {
                 return Some(work);
             }
         }
-        let ended = self.objects().table.next_terminating()?;
-        Some(Box::pin(terminate(Arc::clone(self), ended)))
+        // Who locks the objects afterwards finds the end noted.
+        let (ended, noted) = {
+            let mut objects = self.objects();
+            (objects.table.next_terminating()?, NotedEnd::new(self))
+        };
+        Some(Box::pin(async move {
+            terminate(Arc::clone(&noted.vm), ended).await;
+        }))
+    }
+
+    /// Waits until every object that has ended before this call, and whose last returns somebody has [taken](Self::take_background), is
+    /// gone: its manager has what it is owed, its store is closed.
+    pub async fn ends_are_over(&self) {
+        drop(self.objects());
+        let before = self.ends.lock().begun;
+        loop {
+            let wait = self.idle.wait();
+            if self.ends.lock().under_way.first().is_none_or(|first| *first >= before) {
+                return;
+            }
+            wait.await;
+        }
     }
 
     /// Leaves work to whoever takes it.
@@ -319,6 +373,9 @@ impl<P: Ports> fmt::Debug for Vm<P> {
 #[cfg(test)]
 mod test {
     use alloc::boxed::Box;
+    use core::future::Future;
+    use core::pin::{Pin, pin};
+    use core::task::{Context, Waker};
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -334,6 +391,29 @@ mod test {
         std::thread::spawn(move || sender.send(vm.take_background().is_none()));
         assert_eq!(answers.recv_timeout(Duration::from_secs(10)), Ok(true));
         drop(objects);
+    }
+
+    #[test]
+    fn ends_are_over_once_what_others_have_taken_is_carried_out() {
+        let machine = FakeMachine::default();
+        let end = || {
+            drop(machine.vm.store_object("s", 1, StoreKind::Store).expect("it can be opened"));
+            machine.vm.take_background().expect("its last returns")
+        };
+        let is_over =
+            |waiting: Pin<&mut dyn Future<Output = ()>>| waiting.poll(&mut Context::from_waker(Waker::noop()));
+        block_on(machine.vm.ends_are_over());
+        let taken = end();
+        let mut waiting = pin!(machine.vm.ends_are_over());
+        assert!(is_over(waiting.as_mut()).is_pending(), "somebody has taken it and not begun");
+        block_on(taken);
+        // One that begins later is not waited for.
+        let later = end();
+        assert!(is_over(waiting.as_mut()).is_ready());
+        let mut waiting = pin!(machine.vm.ends_are_over());
+        assert!(is_over(waiting.as_mut()).is_pending());
+        drop(later);
+        assert!(is_over(waiting.as_mut()).is_ready(), "nobody carries it out any more");
     }
 
     #[test]

@@ -294,6 +294,8 @@ impl Process {
         while let Some(work) = self.map.vm().take_background() {
             work.await;
         }
+        // Somebody else may have taken them.
+        self.map.vm().ends_are_over().await;
         self.programs.ended(self);
         self.change(|state| state.has_ended = true);
     }

@@ -24,10 +24,14 @@ pub const BUILT_IN: [(&str, &str, &str); 12] = [
         "goes on while others wait for the host, and says how long it was held up",
     ),
     ("refault", "[REGIONS]", "takes page faults on resident pages between two rests"),
-    ("rogue", "WHAT", "does something that a program must not, such as ud2; WHAT may be all"),
+    (
+        "rogue",
+        "WHAT | random [N] [SEED] | spin [THREADS]",
+        "does what a program must not, such as ud2; WHAT may be all",
+    ),
     (
         "storm",
-        "[SECONDS [THREADS [SEED]]]",
+        "[SECONDS] [THREADS] [SEED] [hold]",
         "wires, maps, protects, forks and syncs in several threads, and checks itself",
     ),
     ("toucher", "[MIB] [PASSES] …", "times the touching of memory"),
