@@ -429,7 +429,13 @@ pub const ACCEPTED_WITHOUT_KVM: &[Row] = &[
         0,
         &["wire quota  0 bytes"],
     ),
-    ("programs_are_listed", nothing, "programs", 0, &["  hello ", "  storm    [SECONDS] [THREADS] [SEED] [hold]", "--program NAME"]),
+    (
+        "programs_are_listed",
+        nothing,
+        "programs",
+        0,
+        &["  hello ", "  storm    [SECONDS] [THREADS] [SEED] [hold]", "--program NAME"],
+    ),
     ("programs_are_listed_as_json", nothing, "programs --json", 0, &["\"name\": \"kv\""]),
     (
         "config_with_programs_leaves_a_script_on_the_line_alone",
