@@ -77,7 +77,9 @@ fn instructions_of_a_fault(vcpus: u32) -> Option<u64> {
         lab.end_task(task);
         Some(touched - prepared)
     };
-    let taken = run(0).zip(run(1));
+    // An interrupt that comes meanwhile counts as well, so the least of several is what was asked for.
+    let mut least = |entry| (0..3).map(|_| run(entry)).min().flatten();
+    let taken = least(0).zip(least(1));
     lab.stop();
     let (few, many) = taken?;
     // One region more, of eight pages.

@@ -144,6 +144,12 @@ pub const CASES: &[Case] = &[
         lab.booted();
         storage.hold();
         let task = lab.run_program(0);
+        let clock = Instant::now();
+        while !lab.output(task).contains("pulse: begins") {
+            assert!(clock.elapsed() < LIMIT, "the program does not begin");
+            lab.call_once(&Command::WireTotal);
+            thread::sleep(Duration::from_millis(5));
+        }
         thread::sleep(HELD);
         storage.release();
         lab.expect_exit(task, 0, LIMIT);
