@@ -9,7 +9,7 @@ use serde_json::Value;
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Finished, Need, Wirevm, binary};
 
-use crate::elf::{printing, with_second_segment};
+use crate::elf::printing;
 
 /// What every machine here is.
 const MACHINE: [&str; 5] = ["run", "--memory", "32M,durability=none", "--timeout", "60"];
@@ -33,8 +33,8 @@ const WRONG_ARGUMENTS: [(&str, &str); 19] = [
     ("hog,1,wire,x", "hog: \"x\" is one argument too many; usage"),
     ("kv,get", "kv: an argument is missing: the key to get; usage"),
     ("kv,list,x", "kv: \"x\" is one argument too many; usage"),
-    ("pulse", "pulse: an argument is missing: wire or sync; usage"),
-    ("pulse,wired,1", "pulse: \"wired\" is no wire or sync; usage"),
+    ("pulse", "pulse: an argument is missing: wire, sync or rest; usage"),
+    ("pulse,wired,1", "pulse: \"wired\" is no wire, sync or rest; usage"),
     ("rogue,ud2,x", "rogue: \"x\" is one argument too many; usage"),
     ("storm,1,1,1,x", "storm: \"x\" is no hold; usage"),
     ("toucher,1,1,reed", "toucher: \"reed\" is no read, write, stride or threads; usage"),
@@ -198,17 +198,16 @@ pub const CASES: &[Case] = &[
     ("program_that_does_not_fit_when_it_runs_says_so", KVM, || {
         let folder = scratch_dir();
         let mut image = printing("", 0);
-        // The segment's size in memory: all of the lower half above its start.
-        image[0x68..0x70].copy_from_slice(&(1_u64 << 46).to_le_bytes());
-        with_second_segment(&mut image, 0x40_5000);
+        // The segment's size in memory: all of the lower half above its start, which leaves no room for a stack.
+        image[0x68..0x70].copy_from_slice(&((1_u64 << 47) - 0x40_0000).to_le_bytes());
         fs::write(folder.path().join("wide.elf"), image).expect("a file");
         let line = [&MACHINE, &["--program", "./wide.elf", "--program", "hello"][..]].concat();
         let finished = Wirevm::new([&line[..], &["--json"]].concat()).current_dir(folder.path()).run().expect_code(1);
         let document = finished.json();
         assert_end(&document, 1, "exited", 0);
         assert_eq!(document["programs"][0]["end"], "not-started", "{document}");
-        assert_eq!(document["programs"][0]["reason"], "its segment at 0x405000: NO_SPACE", "{document}");
+        assert_eq!(document["programs"][0]["reason"], "its stack: NO_SPACE", "{document}");
         let finished = Wirevm::new(&line).current_dir(folder.path()).run();
-        finished.expect_error(1, &["wide.elf could not be started: its segment at 0x405000: NO_SPACE"]);
+        finished.expect_error(1, &["wide.elf could not be started: its stack: NO_SPACE"]);
     }),
 ];

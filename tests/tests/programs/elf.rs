@@ -46,21 +46,6 @@ pub fn printing(text: &str, code: u8) -> Vec<u8> {
     image
 }
 
-/// Adds a segment of one page without a file behind it to an executable of [`printing`].
-pub fn with_second_segment(image: &mut Vec<u8>, address: u64) {
-    // The program headers may stand anywhere: both go behind the code.
-    let start = image.len().next_multiple_of(8);
-    image.resize(start, 0);
-    image.extend_from_within(64..64 + 56);
-    // To be loaded, readable and writable.
-    image.extend([1, 0, 0, 0, 6, 0, 0, 0]);
-    for word in [0, address, address, 0, 4096, 4096] {
-        image.extend(word.to_le_bytes());
-    }
-    image[32..40].copy_from_slice(&(start as u64).to_le_bytes());
-    image[56] = 2;
-}
-
 fn number(call: u64) -> [u8; 4] {
     u32::try_from(call).expect("a small number").to_le_bytes()
 }
