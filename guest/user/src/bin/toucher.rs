@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use wirevm_user::sync::Barrier;
 use wirevm_user::time::clock;
-use wirevm_user::touch::{Pattern, measure};
+use wirevm_user::touch::{Pattern, fastest_pass, measure};
 use wirevm_user::{Args, ArgsError, PAGE_BYTES, Region, entry, print, println, thread};
 
 entry!(run);
@@ -66,7 +66,7 @@ fn run(args: Args) -> u8 {
         }
     }
     let (first, passes) = times.split_first().map_or((0, &[][..]), |(first, passes)| (*first, passes));
-    let (all, best) = (passes.iter().sum(), passes.iter().copied().min().unwrap_or(0));
+    let (all, best) = (passes.iter().sum(), fastest_pass(order.passes, passes));
     println!("toucher: {} MiB, {:?}, threads {}", order.mib, order.pattern, order.threads);
     for (what, passes, time) in
         [("first touch", 1, first), ("touched before", order.passes, all), ("best pass", order.passes.min(1), best)]
@@ -105,7 +105,7 @@ fn read(args: &Args) -> Result<Order, ArgsError> {
     Ok(order)
 }
 
-/// Touches a thread's part; returns the nanoseconds of the first touch and of each pass.
+/// Touches a thread's part; returns the nanoseconds of the first touch and of the parts of the passes.
 fn work(region: &Region, barrier: &Barrier, index: usize, threads: usize, passes: usize, pattern: Pattern) -> Vec<u64> {
     let pages = region.len() / PAGE_BYTES;
     let [from, to] = [index, index + 1].map(|index| pages * index / threads * (PAGE_BYTES / 8));
