@@ -15,6 +15,9 @@ use crate::arch;
 
 /// How long a thread runs before others get their turn.
 const TURN_NS: u64 = 10_000_000;
+/// How long it runs at most before the kernel looks whether there are others. The longer nobody came, the longer: a look takes a
+/// millisecond where ring 0 is emulated.
+const LONGEST_TURN_NS: u64 = 40_000_000;
 /// How long a thread runs at least before it gives way to a device's event.
 const SHORTEST_TURN_NS: u64 = 500_000;
 /// What is taken for the counter's rate where the host does not know it.
@@ -23,8 +26,10 @@ const NS_PER_MS: u128 = 1_000_000;
 
 /// Ticks of the counter in a millisecond.
 static KHZ: AtomicU64 = AtomicU64::new(DEFAULT_KHZ);
-/// [`TURN_NS`] and [`SHORTEST_TURN_NS`] in ticks: every way into ring 3 needs them, and a division costs more than the rest of it.
+/// [`TURN_NS`], [`LONGEST_TURN_NS`] and [`SHORTEST_TURN_NS`] in ticks: a thread's ways in and out need them, and a division costs more than
+/// the rest.
 static TURN: AtomicU64 = AtomicU64::new(0);
+static LONGEST_TURN: AtomicU64 = AtomicU64::new(0);
 static SHORTEST_TURN: AtomicU64 = AtomicU64::new(0);
 /// The counter when the machine started.
 static START: AtomicU64 = AtomicU64::new(0);
@@ -40,6 +45,7 @@ pub fn init(tsc_khz: u64) {
         KHZ.store(tsc_khz, Ordering::Relaxed);
     }
     TURN.store(ticks_of(TURN_NS), Ordering::Relaxed);
+    LONGEST_TURN.store(ticks_of(LONGEST_TURN_NS), Ordering::Relaxed);
     SHORTEST_TURN.store(ticks_of(SHORTEST_TURN_NS), Ordering::Relaxed);
     START.store(arch::ticks(), Ordering::Relaxed);
 }
@@ -102,6 +108,8 @@ pub fn before_halt() {
 pub struct Turn {
     /// When it began, in ticks.
     began: u64,
+    /// How long it is, in ticks, unless something urgent comes.
+    share: u64,
     /// How long the thread has been in ring 3 since, in ticks, when it was last entered.
     ran: u64,
     /// When it was last entered.
@@ -111,12 +119,16 @@ pub struct Turn {
 impl Turn {
     /// Begins a turn.
     pub fn begin() -> Self {
-        Self { began: arch::ticks(), ran: 0, entered: 0 }
+        Self::of(TURN.load(Ordering::Relaxed))
+    }
+
+    fn of(share: u64) -> Self {
+        Self { began: arch::ticks(), share, ran: 0, entered: 0 }
     }
 
     /// Says that the thread is entered next: sets the timer to the end of its turn, or to an earlier moment that somebody waits for.
     pub fn enter(&mut self) {
-        self.set_timer(TURN.load(Ordering::Relaxed));
+        self.set_timer(self.share);
     }
 
     fn set_timer(&mut self, share: u64) {
@@ -134,24 +146,31 @@ impl Turn {
     /// never ends doesn't keep it from going on for ever; to other threads that are ready once it has had its share. If it
     /// doesn't, it is entered next.
     pub fn is_over(&mut self, has_urgent: bool, others_are_ready: bool) -> bool {
-        let share = Self::share(has_urgent);
+        let share = self.share_beside(has_urgent, others_are_ready);
         if self.ran >= share {
             if has_urgent || others_are_ready {
                 return true;
             }
-            *self = Self::begin();
+            *self = Self::of((2 * share).min(LONGEST_TURN.load(Ordering::Relaxed)));
+            self.enter();
+            return false;
         }
         self.set_timer(share);
         false
     }
 
     /// Says whether a thread that the kernel has just done something for gives way. What the kernel does for it counts.
-    pub fn is_used_up(&self, has_urgent: bool, others_are_ready: bool) -> bool {
-        (has_urgent || others_are_ready) && arch::ticks().saturating_sub(self.began) >= Self::share(has_urgent)
+    pub fn is_used_up(&mut self, has_urgent: bool, others_are_ready: bool) -> bool {
+        let share = self.share_beside(has_urgent, others_are_ready);
+        (has_urgent || others_are_ready) && arch::ticks().saturating_sub(self.began) >= share
     }
 
-    fn share(has_urgent: bool) -> u64 {
-        if has_urgent { &SHORTEST_TURN } else { &TURN }.load(Ordering::Relaxed)
+    /// Returns how long the turn is beside those who wait. Where others are ready, it is a long one no more.
+    fn share_beside(&mut self, has_urgent: bool, others_are_ready: bool) -> u64 {
+        if others_are_ready {
+            self.share = TURN.load(Ordering::Relaxed);
+        }
+        if has_urgent { SHORTEST_TURN.load(Ordering::Relaxed) } else { self.share }
     }
 }
 
