@@ -122,6 +122,11 @@ pub(crate) fn is_planted(mutant: Mutant) -> bool {
     OF_THREAD.get() == Some(mutant)
 }
 
+/// Lets other threads do something where a mutant does not keep them out, however few can run at a time.
+pub(crate) fn let_others_in() {
+    std::thread::sleep(core::time::Duration::from_micros(50));
+}
+
 /// What is planted into a system.
 #[derive(Debug, Default)]
 pub(crate) struct Planted {

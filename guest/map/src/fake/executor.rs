@@ -188,6 +188,8 @@ pub fn park_on<T>(future: impl Future<Output = T>) -> T {
             return value;
         }
         set_idle(true);
+        // What it waits for is to take its time, also where few threads can run at a time.
+        std::thread::yield_now();
         // It may have been woken already, or by something else; then it is polled in vain.
         let begun = std::time::Instant::now();
         std::thread::park_timeout(SLICE);

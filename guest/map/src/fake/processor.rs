@@ -96,6 +96,12 @@ impl FakeProcessor {
     /// The [`FaultKind`] that the kernel would resolve with [`VmMap::fault`](crate::VmMap::fault).
     pub fn access<T>(&self, page: u64, access: Prot, work: impl FnOnce(u64) -> T) -> Result<T, FaultKind> {
         let mut state = self.core.state.lock();
+        if state.draw().is_multiple_of(8) {
+            drop(state);
+            // Also where few threads can run at a time, others come in between two accesses.
+            pause();
+            state = self.core.state.lock();
+        }
         if !state.told.is_empty() {
             match state.delay.checked_sub(1) {
                 Some(delay) => state.delay = delay,

@@ -111,7 +111,7 @@ impl<P: Ports> VmMap<P> {
         #[cfg(test)]
         if self.vm.planted.has(crate::planted::Mutant::NewEntriesAreWiredLater) {
             let how = self.locked(|state| state.wire_future);
-            std::thread::yield_now();
+            crate::planted::let_others_in();
             if how.contains(LockAllFlags::FUTURE) {
                 self.wire_pages(pages, WireFlags::USER, how.contains(LockAllFlags::ONFAULT)).await.unwrap_or_default();
             }

@@ -71,6 +71,8 @@ impl Shared {
     }
 
     fn until_over<T>(&self, work: impl Future<Output = T>) -> T {
+        // Where few threads can run at a time, they take turns.
+        std::thread::yield_now();
         let mut work = pin!(work);
         let outcome = park_on(poll_fn(|context| match work.as_mut().poll(context) {
             Poll::Pending if self.is_over.load(Ordering::Relaxed) => Poll::Ready(None),
