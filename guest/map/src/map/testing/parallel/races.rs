@@ -182,7 +182,7 @@ pub(super) fn access_and_unmap(seed: u64, mutant: Option<Mutant>) {
         let mut random = Random(seed + thread);
         if thread == 2 {
             // Its pages get the frames that the others give up.
-            for value in 0..1500 {
+            for value in 0..100 {
                 let page = 40 + random.below(8);
                 allocate(&shared, page, 1);
                 assert_eq!(shared.read(processor, shared.map(), page), Ok(0), "somebody has written a free frame");
