@@ -7,6 +7,7 @@ use wirevm_agent::{Command, ProgramEnd, Reply};
 use wirevm_map::KernReturn;
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Need};
+use wirevm_user::storm::DEEDS;
 
 use super::guests::{Entry, archive};
 use super::lab::{Lab, Setup};
@@ -45,20 +46,6 @@ fn expect_frames(lab: &mut Lab, before: u64) {
     let is_growth = sizes().any(|small| sizes().any(|large| large >= small && taken == large - small));
     assert!(is_growth, "{taken} of {before} frames are lost");
 }
-
-/// What storms must have done, as they call it.
-const DEEDS: [&str; 10] = [
-    "allocations",
-    "deallocations",
-    "faults",
-    "protections",
-    "wires",
-    "unwires",
-    "locks",
-    "syncs",
-    "store syncs",
-    "forks",
-];
 
 /// Checks that a storm has done everything, as the line says in which it tells how often.
 fn expect_deeds(output: &str) {

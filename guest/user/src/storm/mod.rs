@@ -18,7 +18,7 @@ use crate::{
 };
 use plot::Plot;
 use tally::Deed;
-pub use tally::Tally;
+pub use tally::{DEEDS, Tally};
 pub use trouble::Trouble;
 
 /// Most plots of a thread.

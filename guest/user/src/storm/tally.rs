@@ -29,9 +29,10 @@ pub(super) enum Deed {
 
 /// How often each was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally([u64; NAMES.len()]);
+pub struct Tally([u64; DEEDS.len()]);
 
-const NAMES: [&str; 10] = [
+/// What a storm does, as its tally calls it.
+pub const DEEDS: [&str; 10] = [
     "allocations",
     "deallocations",
     "faults",
@@ -58,7 +59,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (count, name)) in self.0.iter().zip(NAMES).enumerate() {
+        for (index, (count, name)) in self.0.iter().zip(DEEDS).enumerate() {
             write!(f, "{}{count} {name}", if index == 0 { "" } else { ", " })?;
         }
         Ok(())

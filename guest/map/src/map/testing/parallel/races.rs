@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{Random, Shared, at, bytes, load};
+use super::{Map, Random, Shared, at, bytes, load};
 use crate::entry::Inheritance;
 use crate::fake::{FakePmap, FakeProcessor};
 use crate::flags::{LockAllFlags, SyncFlags, WireFlags};
@@ -39,34 +39,9 @@ pub(super) fn fork_and_write(seed: u64, mutant: Option<Mutant>) {
         }
         _ => {}
     }
-    let is_done = AtomicBool::new(false);
-    shared.on_threads(2, seed, mutant, |thread, processor| {
-        if thread == 0 {
-            // Through the other map where there is one.
-            let map = if seed % 3 == 1 { &shared.second } else { shared.map() };
-            load(processor, map);
-            for value in 1..100_000 {
-                if is_done.load(Ordering::Relaxed) || shared.is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-                assert_eq!(shared.write(processor, map, 0, value), Ok(()));
-                assert_eq!(shared.write(processor, map, 5, value), Ok(()));
-            }
-            return;
-        }
-        for _ in 0..100 {
-            let child = shared.run(shared.map().fork(FakePmap::new())).expect("frames are left");
-            load(processor, &child);
-            let first = shared.read(processor, &child, 0).unwrap();
-            let last = shared.read(processor, &child, 5).unwrap();
-            assert!(last <= first && first <= last + 1, "the child has {first} and then {last}");
-            load(processor, shared.map());
-            shared.run(child.destroy());
-        }
-        is_done.store(true, Ordering::Relaxed);
-    });
-    shared.conclude();
-    shared.check_empty();
+    // Through the other map where there is one.
+    let writer = if seed % 3 == 1 { &shared.second } else { shared.map() };
+    fork_while_written(&shared, seed, mutant, writer, 5, 100);
 }
 
 /// As [`fork_and_write`], where a fork copies more than it may in one hold of the locks.
@@ -76,24 +51,29 @@ pub(super) fn much_forked_and_write(seed: u64, mutant: Option<Mutant>) {
     shared.plant(mutant);
     allocate(&shared, 0, PAGES);
     assert_eq!(shared.run(shared.map().wire(at(0), at(PAGES), WireFlags::USER)), Ok(()));
+    fork_while_written(&shared, seed, mutant, shared.map(), PAGES - 1, 10);
+}
+
+/// Forks so many times while another thread writes the first page and the `last` through `writer`, and looks at what each child has.
+fn fork_while_written(shared: &Shared, seed: u64, mutant: Option<Mutant>, writer: &Map, last: u64, forks: u64) {
     let is_done = AtomicBool::new(false);
     shared.on_threads(2, seed, mutant, |thread, processor| {
         if thread == 0 {
+            load(processor, writer);
             for value in 1..1_000_000 {
                 if is_done.load(Ordering::Relaxed) || shared.is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                assert_eq!(shared.write(processor, shared.map(), 0, value), Ok(()));
-                assert_eq!(shared.write(processor, shared.map(), PAGES - 1, value), Ok(()));
+                assert_eq!(shared.write(processor, writer, 0, value), Ok(()));
+                assert_eq!(shared.write(processor, writer, last, value), Ok(()));
             }
             return;
         }
-        for _ in 0..10 {
+        for _ in 0..forks {
             let child = shared.run(shared.map().fork(FakePmap::new())).expect("frames are left");
             load(processor, &child);
-            let first = shared.read(processor, &child, 0).unwrap();
-            let last = shared.read(processor, &child, PAGES - 1).unwrap();
-            assert!(last <= first && first <= last + 1, "the child has {first} and then {last}");
+            let [early, late] = [0, last].map(|page| shared.read(processor, &child, page).unwrap());
+            assert!(late <= early && early <= late + 1, "the child has {early} and then {late}");
             load(processor, shared.map());
             shared.run(child.destroy());
         }
