@@ -24,10 +24,10 @@ use folder::lacks_durable_folder;
 use machine::{Machine, RAM_PAGES, range};
 use spoiled::{BAD_PAGE, spoiled_machine};
 use wirevm_abi::Status;
+use wirevm_devices::faults::HostFaults;
 use wirevm_devices::page_run::PageRun;
 use wirevm_devices::sync::{
-    FlushBackend, HealthProbe, LatchedError, RamFlush, RamProbe, StorageFaults, SyncConfig, SyncService, SyncWorker,
-    WiredOracle,
+    FlushBackend, HealthProbe, LatchedError, RamFlush, RamProbe, SyncConfig, SyncService, SyncWorker, WiredOracle,
 };
 
 /// Repairs of the same page.
@@ -44,7 +44,7 @@ impl HealthProbe for Blind {
 }
 
 /// Starts the real service over a machine, with what its pin service says about pages.
-fn repairing(machine: &Machine, faults: Option<StorageFaults>) -> (SyncService, mpsc::Receiver<LatchedError>) {
+fn repairing(machine: &Machine, faults: Option<HostFaults>) -> (SyncService, mpsc::Receiver<LatchedError>) {
     let mut probe = RamProbe::new(&machine.ram).expect("a description");
     machine.pins.watch(move || probe.check());
     let pins = Arc::clone(&machine.pins);
@@ -167,7 +167,7 @@ fn mistakes_are_answered_ok_for_what_is_lost() {
 fn repair_is_not_misled_by_an_error_that_nobody_was_told_of() {
     let disk = Disk::spoilable(Kind::Ext4).expect("a disk");
     let (machine, at) = spoiled_machine(&disk);
-    let faults = StorageFaults::default();
+    let faults = HostFaults::default();
     let (syncs, latched) = repairing(&machine, Some(faults.clone()));
     faults.fail_nth(NonZero::<u64>::MIN, libc::EIO);
     assert_eq!(syncs.submit_and_wait(&[range(0, 1)]), [Status::OK], "repaired at once");

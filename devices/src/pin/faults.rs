@@ -1,109 +1,27 @@
-//! Locks that fail, or take their time, because a user has asked for it: how a guest copes with a host that refuses is then a matter of
-//! one line in a script instead of a host that is really out of memory.
+//! Locks that fail, or take their time, because a user has asked for it.
 
 use std::io;
-use std::num::NonZero;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::method::{PinMethod, PinMethodError};
+use crate::faults::HostFaults;
 use crate::page_run::PageRun;
 
-/// What a lock of a run is to meet; clones share it.
-///
-/// One lock is what one `mlock` is: one run of pages. Locks that are never asked for, because the quota or the map
-/// entries are used up before, do not count.
-#[derive(Clone, Debug, Default)]
-pub struct LockFaults {
-    orders: Arc<Orders>,
-}
-
-#[derive(Debug, Default)]
-struct Orders {
-    state: Mutex<State>,
-    released: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    fault: Option<Fault>,
-    is_held: bool,
-    /// Locks that wait to be released.
-    waiting: u64,
-}
-
-/// A failure to come.
-#[derive(Clone, Copy, Debug)]
-struct Fault {
-    /// Locks that still go by before it.
-    after: u64,
-    errno: i32,
-}
-
-impl LockFaults {
-    /// Lets the `nth` lock from now on fail with that errno, once. An order replaces one that has not come to pass.
-    pub fn fail_nth(&self, nth: NonZero<u64>, errno: i32) {
-        self.state().fault = Some(Fault { after: nth.get() - 1, errno });
-    }
-
-    /// Lets locks hang, as on a host that is short of memory: none is made from now on. One that has been made is finished.
-    /// A vCPU that waits for one stays outside the guest, and its machine does not end before.
-    pub fn hold(&self) {
-        self.state().is_held = true;
-    }
-
-    /// Lets locks go on.
-    pub fn release(&self) {
-        self.state().is_held = false;
-        self.orders.released.notify_all();
-    }
-
-    /// Waits for as long as locks are held.
-    pub fn wait_released(&self) {
-        let mut state = self.state();
-        state.waiting += 1;
-        let held = self.orders.released.wait_while(state, |state| state.is_held);
-        held.unwrap_or_else(PoisonError::into_inner).waiting -= 1;
-    }
-
-    /// Returns how many locks wait to be released.
-    #[must_use]
-    pub fn waiting(&self) -> u64 {
-        self.state().waiting
-    }
-
-    /// Counts one lock.
-    ///
-    /// # Errors
-    /// The failure that this lock is to meet; it has come to pass then.
-    pub fn strike(&self) -> io::Result<()> {
-        let mut state = self.state();
-        let Some(fault) = state.fault.as_mut() else { return Ok(()) };
-        if let Some(left) = fault.after.checked_sub(1) {
-            fault.after = left;
-            return Ok(());
-        }
-        let errno = fault.errno;
-        state.fault = None;
-        Err(io::Error::from_raw_os_error(errno))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.orders.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A method whose locks meet [`LockFaults`] before they reach the host. A machine that nobody gives faults to does
+/// A method whose locks meet [`HostFaults`] before they reach the host. A machine that nobody gives faults to does
 /// without it.
+///
+/// One call is what one `mlock` is: a lock of one run of pages. Locks that are never asked for, because the quota or the map
+/// entries are used up before, do not count. A vCPU that waits for a lock that is held stays outside the guest, and its machine does not
+/// end before.
 #[derive(Debug)]
 pub struct FaultyMethod<M> {
     method: M,
-    faults: LockFaults,
+    faults: HostFaults,
 }
 
 impl<M: PinMethod> FaultyMethod<M> {
     /// Puts the faults in front of a method.
     #[must_use]
-    pub const fn new(method: M, faults: LockFaults) -> Self {
+    pub const fn new(method: M, faults: HostFaults) -> Self {
         Self { method, faults }
     }
 }
@@ -127,7 +45,8 @@ mod test {
 
     use wirevm_abi::{RamRange, Status};
 
-    use super::{FaultyMethod, LockFaults};
+    use super::FaultyMethod;
+    use crate::faults::HostFaults;
     use crate::pin::scripted::{Asked, ScriptedPin};
     use crate::pin::{PinConfig, PinError, PinService};
 
@@ -141,32 +60,11 @@ mod test {
         RamRange::new(first, pages, PAGES).expect("inside RAM")
     }
 
-    fn service(quota_pages: u64) -> (ScriptedPin, LockFaults, PinService) {
-        let (host, faults) = (ScriptedPin::default(), LockFaults::default());
+    fn service(quota_pages: u64) -> (ScriptedPin, HostFaults, PinService) {
+        let (host, faults) = (ScriptedPin::default(), HostFaults::default());
         let method = FaultyMethod::new(host.clone(), faults.clone());
         let config = PinConfig { ram_pages: PAGES, quota_pages, map_entry_budget: 100 };
         (host, faults, PinService::new(Box::new(method), config))
-    }
-
-    fn errno(faults: &LockFaults) -> Option<i32> {
-        faults.strike().err().and_then(|error| error.raw_os_error())
-    }
-
-    #[test]
-    fn fault_strikes_the_nth_lock_once() {
-        let faults = LockFaults::default();
-        assert_eq!(errno(&faults), None);
-        faults.fail_nth(nth(2), libc::ENOMEM);
-        assert_eq!([errno(&faults), errno(&faults), errno(&faults)], [None, Some(libc::ENOMEM), None]);
-    }
-
-    #[test]
-    fn later_order_replaces_one_that_has_not_come_to_pass() {
-        let faults = LockFaults::default();
-        faults.fail_nth(nth(2), libc::EAGAIN);
-        assert_eq!(errno(&faults), None);
-        faults.fail_nth(nth(2), libc::EPERM);
-        assert_eq!([errno(&faults), errno(&faults), errno(&faults)], [None, Some(libc::EPERM), None]);
     }
 
     #[test]

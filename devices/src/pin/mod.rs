@@ -19,7 +19,7 @@ mod test;
 mod watch;
 
 pub use self::error::PinError;
-pub use self::faults::{FaultyMethod, LockFaults};
+pub use self::faults::FaultyMethod;
 pub use self::ledger::{Ledger, LedgerError, MAX_WIRE_COUNT};
 pub use self::limit::{LimitError, LockBudget, lock_error_status, map_entry_budget};
 pub use self::method::{PinMethod, PinMethodError, RunsMethod};

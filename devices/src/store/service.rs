@@ -18,10 +18,11 @@ use super::held::Store;
 use super::queue::Queue;
 use super::request::{Answer, Done, Order, Work};
 use super::worker::{Copied, Worker};
+use crate::faults::HostFaults;
 use crate::guest_memory::GuestMemory;
 use crate::log_limit::LogLimit;
 use crate::page_run::PageRun;
-use crate::sync::{END_LIMIT, StorageFaults};
+use crate::sync::END_LIMIT;
 
 /// How often threads that are to end are looked at.
 const END_LOOK: Duration = Duration::from_millis(1);
@@ -40,7 +41,7 @@ pub struct StoreConfig {
     /// Longest time that dropping the service takes; a thread that storage still holds by then is left behind.
     pub end_limit: Duration,
     /// How storage is to fail.
-    pub faults: StorageFaults,
+    pub faults: HostFaults,
 }
 
 impl Default for StoreConfig {
@@ -52,7 +53,7 @@ impl Default for StoreConfig {
             max_stores: 16,
             quota_pages: 1 << 16,
             end_limit: END_LIMIT,
-            faults: StorageFaults::default(),
+            faults: HostFaults::default(),
         }
     }
 }
@@ -105,7 +106,7 @@ struct Running {
 #[derive(Debug)]
 struct Shared {
     memory: Arc<dyn GuestMemory>,
-    faults: StorageFaults,
+    faults: HostFaults,
     copied: Copied,
     busy: AtomicU64,
     first_error: Arc<OnceLock<i32>>,

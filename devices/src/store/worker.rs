@@ -9,9 +9,9 @@ use wirevm_abi::{PAGE_SIZE, RamRange, Status};
 use super::book::Verdict;
 use super::held::{Slot, Store};
 use super::request::{Order, Work};
+use crate::faults::HostFaults;
 use crate::guest_memory::GuestMemory;
 use crate::page_run::PageRun;
-use crate::sync::StorageFaults;
 
 /// Bytes that are copied at a time.
 const SLICE_BYTES: usize = 256 << 10;
@@ -37,7 +37,7 @@ pub(super) struct Worker<'a> {
     pub(super) number: usize,
     pub(super) memory: &'a dyn GuestMemory,
     pub(super) copied: &'a Copied,
-    pub(super) faults: &'a StorageFaults,
+    pub(super) faults: &'a HostFaults,
     /// The bounce buffer.
     bytes: Vec<u8>,
 }
@@ -64,12 +64,7 @@ enum CopyError {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(
-        number: usize,
-        memory: &'a dyn GuestMemory,
-        copied: &'a Copied,
-        faults: &'a StorageFaults,
-    ) -> Self {
+    pub(super) fn new(number: usize, memory: &'a dyn GuestMemory, copied: &'a Copied, faults: &'a HostFaults) -> Self {
         Self { number, memory, copied, faults, bytes: vec![0; SLICE_BYTES] }
     }
 

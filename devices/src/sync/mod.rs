@@ -42,7 +42,7 @@ mod test;
 mod worker;
 
 pub use self::backend::{FlushBackend, HealthProbe, RamFlush, RamProbe, SyncStartError};
-pub use self::faults::{FaultyFlush, StorageFaults};
+pub use self::faults::FaultyFlush;
 pub use self::latch::{During, LatchedError, WiredOracle};
 pub use self::request::{Answer, RangeResult};
 pub use self::service::{END_LIMIT, SyncConfig, SyncService, SyncStats};

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use wirevm_abi::{RamRange, Status};
 
 use super::backend::{HealthProbe, RamFlush, RamProbe, SyncStartError};
-use super::faults::StorageFaults;
 use super::health::HealthPoll;
 use super::latch::{Latch, LatchedError, WiredOracle};
 use super::queue::{Queue, Refused};
 use super::request::{Answer, RangeResult, Ticket, Verdict};
 use super::worker::{self, Shared, SyncWorker};
 use crate::durability::Durability;
+use crate::faults::HostFaults;
 use crate::page_run::PageRun;
 use crate::ramfile::RamFile;
 
@@ -38,7 +38,7 @@ pub struct SyncConfig {
     /// What can be repaired once storage has failed; nothing by default.
     pub oracle: WiredOracle,
     /// Failures that a user may order; none can be by default.
-    pub faults: Option<StorageFaults>,
+    pub faults: Option<HostFaults>,
 }
 
 impl Default for SyncConfig {
@@ -94,7 +94,7 @@ struct Running {
     workers: Vec<JoinHandle<()>>,
     poll: HealthPoll,
     end_limit: Duration,
-    faults: Option<StorageFaults>,
+    faults: Option<HostFaults>,
 }
 
 impl SyncService {

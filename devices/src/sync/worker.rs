@@ -8,10 +8,11 @@ use std::thread::{self, JoinHandle};
 use wirevm_abi::Status;
 
 use super::backend::{FlushBackend, HealthProbe};
-use super::faults::{FaultyFlush, StorageFaults};
+use super::faults::FaultyFlush;
 use super::latch::{During, Latch};
 use super::queue::Queue;
 use super::request::{Ticket, Verdict};
+use crate::faults::HostFaults;
 use crate::log_limit::LogLimit;
 use crate::page_run::PageRun;
 use crate::sys;
@@ -78,7 +79,7 @@ pub(super) fn start(mut worker: SyncWorker, shared: Arc<Shared>) -> io::Result<J
 
 impl SyncWorker {
     /// Puts failures that a user may order in front of storage.
-    pub(super) fn with_faults(self, faults: StorageFaults) -> Self {
+    pub(super) fn with_faults(self, faults: HostFaults) -> Self {
         Self { flush: Box::new(FaultyFlush::new(self.flush, faults)), health: self.health }
     }
 

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use wirevm_abi::RamRange;
 use wirevm_agent::{Command, Event, FrameRow, MAIN_TASK, Reply, Request};
-use wirevm_devices::pin::LockFaults;
+use wirevm_devices::faults::HostFaults;
 use wirevm_devices::ramfile::RamFile;
-use wirevm_devices::sync::StorageFaults;
 use wirevm_map::KernReturn;
 use wirevm_tests::binary;
 use wirevm_vmm::machine::BootReport;
@@ -120,9 +119,9 @@ pub struct Setup {
     /// What a storage error does.
     pub policy: StorageErrorPolicy,
     /// What locks are told to do.
-    pub lock_faults: Option<LockFaults>,
+    pub lock_faults: Option<HostFaults>,
     /// What storage is told to do.
-    pub storage_faults: Option<StorageFaults>,
+    pub storage_faults: Option<HostFaults>,
     /// The folder of its stores, if it has any.
     pub store_dir: Option<PathBuf>,
     /// Whether the guest boots one instruction at a time.

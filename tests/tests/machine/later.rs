@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use wirevm_agent::{Command, MAIN_TASK, Pattern, Reply, Request};
 use wirevm_devices::durability::Durability;
+use wirevm_devices::faults::HostFaults;
 use wirevm_devices::ramfile::{RamFile, RamState};
-use wirevm_devices::sync::StorageFaults;
 use wirevm_map::{KernReturn, SyncFlags};
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Need, Wirevm};
@@ -20,8 +20,8 @@ const NEEDS: &[Need] = &[Need::Kvm, Need::Durable];
 const DONE: Reply = Reply::Done(KernReturn::Success);
 
 /// Boots the kernel on durable RAM whose storage takes orders.
-fn booted(folder: &Path) -> (Lab, StorageFaults) {
-    let faults = StorageFaults::default();
+fn booted(folder: &Path) -> (Lab, HostFaults) {
+    let faults = HostFaults::default();
     let setup = Setup { storage_faults: Some(faults.clone()), ..Setup::default() };
     let ram = || RamFile::create(&folder.join("later.ram"), 16 << 20, Durability::Shared).expect("a RAM file");
     let lab = Lab::start(ram, kernel(), &setup);

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use wirevm_agent::{Command, Reply};
 use wirevm_devices::durability::Durability;
-use wirevm_devices::pin::LockFaults;
+use wirevm_devices::faults::HostFaults;
 use wirevm_devices::ramfile::RamFile;
-use wirevm_devices::sync::StorageFaults;
 use wirevm_map::{KernReturn, WireFlags};
 use wirevm_tests::needs::scratch_dir;
 use wirevm_tests::{Case, Need};
@@ -27,7 +26,7 @@ fn beats(output: &str) -> (u64, Duration, Duration) {
 }
 
 /// Lets locks go on at its end, or a machine whose test fails would never end.
-struct Released(LockFaults);
+struct Released(HostFaults);
 
 impl Drop for Released {
     fn drop(&mut self) {
@@ -35,12 +34,25 @@ impl Drop for Released {
     }
 }
 
-fn until_one_waits(locks: &LockFaults) {
+fn until_one_waits(locks: &HostFaults) {
     let clock = Instant::now();
     while locks.waiting() == 0 {
         assert!(clock.elapsed() < LIMIT, "nobody locks anything");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Starts a guest of two processors with the program `pulse`, and returns what its locks meet as well.
+fn guest(arguments: &'static [&'static str]) -> (Lab, HostFaults) {
+    let locks = HostFaults::default();
+    let setup = Setup {
+        vcpus: 2,
+        archive: archive(&[("pulse", arguments)]),
+        quota: 16 * MIB / PAGE,
+        lock_faults: Some(locks.clone()),
+        ..Setup::default()
+    };
+    (Lab::of_programs(64 * MIB, &setup), locks)
 }
 
 pub const CASES: &[Case] = &[
@@ -70,16 +82,7 @@ pub const CASES: &[Case] = &[
         lab.stop();
     }),
     ("agent_and_threads_go_on_whichever_processor_waits_for_its_locks", &[Need::Kvm, Need::Lock64MiB], || {
-        let locks = LockFaults::default();
-        let programs = archive(&[("pulse", &["wire", "4"])]);
-        let setup = Setup {
-            vcpus: 2,
-            archive: programs,
-            quota: 16 * MIB / PAGE,
-            lock_faults: Some(locks.clone()),
-            ..Setup::default()
-        };
-        let mut lab = Lab::of_programs(64 * MIB, &setup);
+        let (mut lab, locks) = guest(&["wire", "4"]);
         let _released = Released(locks.clone());
         let mut slowest = Duration::ZERO;
         // The thread that wires runs on any of the two.
@@ -104,16 +107,7 @@ pub const CASES: &[Case] = &[
         lab.stop();
     }),
     ("thread_that_rests_wakes_in_time_whichever_processor_waits_for_its_locks", &[Need::Kvm, Need::Lock64MiB], || {
-        let locks = LockFaults::default();
-        let programs = archive(&[("pulse", &["rest", "6"])]);
-        let setup = Setup {
-            vcpus: 2,
-            archive: programs,
-            quota: 16 * MIB / PAGE,
-            lock_faults: Some(locks.clone()),
-            ..Setup::default()
-        };
-        let mut lab = Lab::of_programs(64 * MIB, &setup);
+        let (mut lab, locks) = guest(&["rest", "6"]);
         let _released = Released(locks.clone());
         let start = lab.allocate(1);
         let (end, flags) = (start + PAGE, u64::from(WireFlags::USER.bits()));
@@ -137,7 +131,7 @@ pub const CASES: &[Case] = &[
         const HELD: Duration = Duration::from_secs(2);
         let folder = scratch_dir();
         let ram = || RamFile::create(&folder.path().join("ram"), 32 * MIB, Durability::Shared).expect("a RAM file");
-        let storage = StorageFaults::default();
+        let storage = HostFaults::default();
         let programs = archive(&[("pulse", &["sync", "4"])]);
         let setup = Setup { vcpus: 2, archive: programs, storage_faults: Some(storage.clone()), ..Setup::default() };
         let mut lab = Lab::start(ram, kernel(), &setup);

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use wirevm_agent::{Command, Event, Reply, Request};
-use wirevm_devices::pin::{LockFaults, PinStats};
-use wirevm_devices::sync::StorageFaults;
+use wirevm_devices::faults::HostFaults;
+use wirevm_devices::pin::PinStats;
 use wirevm_map::{FrameRun, KernReturn};
 use wirevm_vmm::{ChannelError, Machine, Outcome};
 
@@ -89,9 +89,9 @@ impl Starting {
 #[derive(Clone, Debug, Default)]
 pub struct Orders {
     /// Failures of locks.
-    pub locks: LockFaults,
+    pub locks: HostFaults,
     /// Failures of storage.
-    pub storage: StorageFaults,
+    pub storage: HostFaults,
     /// The folder for stores.
     pub store: Option<PathBuf>,
 }

@@ -13,9 +13,8 @@ use std::sync::Arc;
 
 use wirevm_abi::PAGE_SIZE;
 use wirevm_devices::durability::Durability;
-use wirevm_devices::pin::LockFaults;
+use wirevm_devices::faults::HostFaults;
 use wirevm_devices::ramfile::PreviousEnd;
-use wirevm_devices::sync::StorageFaults;
 use wirevm_vmm::boot::{ArchiveBuilder, Image, place};
 use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm, signal};
 
@@ -59,14 +58,14 @@ impl Prepared {
 
     /// Lets locks of the machine's RAM meet failures that are ordered later.
     #[must_use]
-    pub fn with_lock_faults(mut self, faults: LockFaults) -> Self {
+    pub fn with_lock_faults(mut self, faults: HostFaults) -> Self {
         self.config.lock_faults = Some(faults);
         self
     }
 
     /// Lets syncs of the machine's RAM, and its stores, meet failures that are ordered later.
     #[must_use]
-    pub fn with_storage_faults(mut self, faults: StorageFaults) -> Self {
+    pub fn with_storage_faults(mut self, faults: HostFaults) -> Self {
         self.config.storage_faults = Some(faults);
         self
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 use wirevm_abi::boot::MAX_VCPUS;
 use wirevm_devices::bus::OverlapError;
-use wirevm_devices::pin::{LimitError, LockFaults};
+use wirevm_devices::faults::HostFaults;
+use wirevm_devices::pin::LimitError;
 use wirevm_devices::ramfile::RamFileError;
 use wirevm_devices::store::StoreStartError;
-use wirevm_devices::sync::{StorageFaults, SyncStartError};
+use wirevm_devices::sync::SyncStartError;
 use wirevm_devices::view::ViewError;
 use wirevm_devices::witness::WitnessError;
 
@@ -41,9 +42,9 @@ pub struct MachineConfig {
     /// Pages that the guest may keep wired.
     pub wire_quota_pages: u64,
     /// Failures that locks are to meet, for whoever wants to see how a guest copes.
-    pub lock_faults: Option<LockFaults>,
+    pub lock_faults: Option<HostFaults>,
     /// Failures that storage is to meet, likewise: of RAM and of stores.
-    pub storage_faults: Option<StorageFaults>,
+    pub storage_faults: Option<HostFaults>,
     /// The folder that stores are kept in; none, and the guest has no stores.
     pub store_dir: Option<PathBuf>,
     /// Pages that the guest's open stores may have together.

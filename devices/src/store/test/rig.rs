@@ -7,6 +7,7 @@ use wirevm_abi::completion::NO_PAGE;
 use wirevm_abi::request::DataRun;
 use wirevm_abi::{RamRange, Status, StoreName};
 
+use crate::faults::HostFaults;
 use crate::guest_memory::{BackingLostError, GuestMemory};
 use crate::page_run::PageRun;
 use crate::store::file::OpenedStore;
@@ -15,7 +16,6 @@ use crate::store::request::{Done, Order, Work};
 use crate::store::scripted::{Mistake, ScriptedDisk, ScriptedFolder};
 use crate::store::worker::{Copied, Outcome, Worker};
 use crate::store::{StoreConfig, StoreService};
-use crate::sync::StorageFaults;
 
 pub(super) const PAGES: u64 = 128;
 pub(super) const OK: Outcome = (Status::OK, NO_PAGE);
@@ -86,7 +86,7 @@ pub(super) struct Bench {
     pub(super) ram: Ram,
     pub(super) store: Arc<Store>,
     pub(super) copied: Copied,
-    pub(super) faults: StorageFaults,
+    pub(super) faults: HostFaults,
 }
 
 impl Bench {
@@ -94,7 +94,7 @@ impl Bench {
         let disk = ScriptedDisk::new(usize::try_from(PAGES).expect("small"));
         let opened = OpenedStore { file: disk.open(mistake), pages: PAGES, is_durable: true };
         let store = Store::new(name("a"), opened, exclusive, 2, Arc::default()).expect("descriptions");
-        let (copied, faults) = (Copied::default(), StorageFaults::default());
+        let (copied, faults) = (Copied::default(), HostFaults::default());
         Arc::new(Self { disk, ram: Ram::new(), store: Arc::new(store), copied, faults })
     }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use wirevm_abi::Status;
 
 use super::{NEVER, PAGES, range, run, service, statuses, submit};
+use crate::faults::HostFaults;
 use crate::sync::scripted::{Asked, ScriptedFlush};
-use crate::sync::{StorageFaults, SyncConfig, SyncService};
+use crate::sync::{SyncConfig, SyncService};
 
 #[test]
 fn drop_finishes_what_was_begun_and_poisons_what_was_not() {
@@ -60,7 +61,7 @@ fn drop_leaves_a_thread_that_storage_holds_and_keeps_to_its_limit() {
 #[test]
 fn storage_held_by_order_hangs_until_it_is_released_or_the_service_ends() {
     for released in [true, false] {
-        let (storage, faults) = (ScriptedFlush::default(), StorageFaults::default());
+        let (storage, faults) = (ScriptedFlush::default(), HostFaults::default());
         let config = SyncConfig { poll_interval: NEVER, faults: Some(faults.clone()), ..SyncConfig::default() };
         let probe = Box::new(storage.clone());
         let syncs = SyncService::with_backends(PAGES, config, vec![storage.worker()], probe, |_| ()).expect("threads");
@@ -80,7 +81,7 @@ fn storage_held_by_order_hangs_until_it_is_released_or_the_service_ends() {
 
 #[test]
 fn failure_by_order_strikes_the_nth_flush() {
-    let (storage, faults) = (ScriptedFlush::default(), StorageFaults::default());
+    let (storage, faults) = (ScriptedFlush::default(), HostFaults::default());
     let config = SyncConfig { poll_interval: NEVER, faults: Some(faults.clone()), ..SyncConfig::default() };
     let probe = Box::new(storage.clone());
     let syncs = SyncService::with_backends(PAGES, config, vec![storage.worker()], probe, |_| ()).expect("threads");

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wirevm_abi::{Status, StoreName, stat};
-use wirevm_devices::pin::{LockFaults, lock_error_status};
-use wirevm_devices::sync::{During, LatchedError, StorageFaults};
+use wirevm_devices::faults::HostFaults;
+use wirevm_devices::pin::lock_error_status;
+use wirevm_devices::sync::{During, LatchedError};
 use wirevm_map::fake::{FakeHost, block_on};
 use wirevm_map::{FrameRun, Host, HostError, StoreId, StoreKind, StoreRun, SyncRun};
 
@@ -35,7 +36,7 @@ pub(super) struct ModelConfig {
 pub(super) struct Model {
     ledger: Arc<FakeHost>,
     ram: Arc<ModelRam>,
-    lock_faults: LockFaults,
+    lock_faults: HostFaults,
     storage: Arc<Storage>,
     config: ModelConfig,
 }
@@ -45,7 +46,7 @@ pub(super) struct Model {
 pub(super) struct Storage {
     ledger: Arc<FakeHost>,
     ram: Arc<ModelRam>,
-    faults: StorageFaults,
+    faults: HostFaults,
     state: Mutex<State>,
     counts: Counts,
 }
@@ -184,13 +185,13 @@ impl Storage {
 
 impl Model {
     /// Makes a host over a RAM.
-    pub(super) fn new(ram: Arc<ModelRam>, lock_faults: LockFaults, config: ModelConfig) -> Self {
+    pub(super) fn new(ram: Arc<ModelRam>, lock_faults: HostFaults, config: ModelConfig) -> Self {
         let ledger = Arc::new(FakeHost::new(Arc::clone(ram.bytes())));
         ledger.set_quota(config.wire_quota_pages);
         let storage = Storage {
             ledger: Arc::clone(&ledger),
             ram: Arc::clone(&ram),
-            faults: StorageFaults::default(),
+            faults: HostFaults::default(),
             state: Mutex::default(),
             counts: Counts::default(),
         };

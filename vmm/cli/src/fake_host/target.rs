@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wirevm_agent::{Agent, Reply, Request};
-use wirevm_devices::pin::LockFaults;
+use wirevm_devices::faults::HostFaults;
 use wirevm_map::fake::{FakeHost, FakePmap};
 use wirevm_map::{FrameRun, Vm, VmMap};
 use wirevm_vmm::{Outcome, StorageErrorPolicy};
@@ -41,7 +41,7 @@ pub struct FakeTarget {
     agent: AgentThread,
     ram: Arc<ModelRam>,
     ledger: Arc<FakeHost>,
-    lock_faults: LockFaults,
+    lock_faults: HostFaults,
     storage: Arc<Storage>,
     /// Whether a script holds storage.
     holds_storage: bool,
@@ -56,7 +56,7 @@ impl FakeTarget {
     pub fn start(config: FakeConfig) -> Result<Self, TargetError> {
         let FakeConfig { ram_pages, wire_quota_pages, durable, store_quota_pages, .. } = config;
         let ram = Arc::new(ModelRam::default());
-        let lock_faults = LockFaults::default();
+        let lock_faults = HostFaults::default();
         let model_config = ModelConfig { wire_quota_pages, durable, store_quota_pages };
         let model = Model::new(Arc::clone(&ram), lock_faults.clone(), model_config);
         let (ledger, storage) = (model.ledger(), model.storage());

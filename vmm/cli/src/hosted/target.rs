@@ -6,13 +6,12 @@ use std::sync::atomic::AtomicU64;
 
 use wirevm_agent::{Agent, Reply, Request};
 use wirevm_devices::durability::Durability;
+use wirevm_devices::faults::HostFaults;
 use wirevm_devices::guest_memory::GuestMemory;
-use wirevm_devices::pin::{FaultyMethod, LimitError, LockFaults, PinConfig, PinService, RunsMethod, map_entry_budget};
+use wirevm_devices::pin::{FaultyMethod, LimitError, PinConfig, PinService, RunsMethod, map_entry_budget};
 use wirevm_devices::ramfile::{RamFile, RamFileError, RamState};
 use wirevm_devices::store::{StoreConfig, StoreService, StoreStartError};
-use wirevm_devices::sync::{
-    HealthProbe, LatchedError, RamProbe, StorageFaults, SyncConfig, SyncService, SyncStartError, WiredOracle,
-};
+use wirevm_devices::sync::{HealthProbe, LatchedError, RamProbe, SyncConfig, SyncService, SyncStartError, WiredOracle};
 use wirevm_devices::view::{View, ViewError};
 use wirevm_devices::witness::{Witness, WitnessError};
 use wirevm_map::fake::FakePmap;
@@ -81,8 +80,8 @@ pub struct HostedTarget {
     pins: Arc<PinService>,
     syncs: Arc<SyncService>,
     witness: Witness,
-    lock_faults: LockFaults,
-    storage_faults: StorageFaults,
+    lock_faults: HostFaults,
+    storage_faults: HostFaults,
     /// Whether a script holds storage.
     holds_storage: bool,
     store_folder: Option<PathBuf>,
@@ -98,7 +97,7 @@ impl HostedTarget {
     pub fn start(config: HostedConfig, ram: RamFile) -> Result<Self, HostedError> {
         let memory = Arc::new(HostedRam::new(GuestRam::map(&ram)?));
         let view = Arc::new(View::new(&ram)?);
-        let lock_faults = LockFaults::default();
+        let lock_faults = HostFaults::default();
         let method = FaultyMethod::new(RunsMethod::new(Arc::clone(&view)), lock_faults.clone());
         let pin_config = PinConfig {
             ram_pages: ram.pages(),
@@ -107,7 +106,7 @@ impl HostedTarget {
         };
         let pins = Arc::new(PinService::new(Box::new(method), pin_config));
         let ram = Arc::new(ram);
-        let storage_faults = StorageFaults::default();
+        let storage_faults = HostFaults::default();
         let syncs = Arc::new(start_syncs(&ram, &pins, &storage_faults)?);
         let store_folder = config.stores.as_ref().map(|(folder, _)| folder.clone());
         let stores = Arc::new(start_stores(config.stores, &memory, &storage_faults)?);
@@ -231,11 +230,7 @@ impl Drop for HostedTarget {
 
 /// Starts what makes RAM stable. Pages that have stayed locked since storage was good hold what was stored, so they can be
 /// repaired when it fails. Whoever calls the target looks at the latch behind each request.
-fn start_syncs(
-    ram: &Arc<RamFile>,
-    pins: &Arc<PinService>,
-    faults: &StorageFaults,
-) -> Result<SyncService, SyncStartError> {
+fn start_syncs(ram: &Arc<RamFile>, pins: &Arc<PinService>, faults: &HostFaults) -> Result<SyncService, SyncStartError> {
     if ram.durability() == Durability::Shared {
         let mut probe = RamProbe::new(ram)?;
         pins.watch(move || probe.check());
@@ -258,7 +253,7 @@ fn mark_failed(ram: &RamFile, error: LatchedError) {
 fn start_stores(
     stores: Option<(PathBuf, u64)>,
     memory: &HostedRam,
-    faults: &StorageFaults,
+    faults: &HostFaults,
 ) -> Result<StoreService, StoreStartError> {
     let Some((folder, quota_pages)) = stores else { return Ok(StoreService::unsupported()) };
     let config = StoreConfig { quota_pages, faults: faults.clone(), ..StoreConfig::default() };

@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use wirevm_abi::{Status, stat};
-use wirevm_devices::pin::LockFaults;
+use wirevm_devices::faults::HostFaults;
 use wirevm_map::fake::{Executor, block_on};
 use wirevm_map::{FrameRun, Host, HostError, PageRange, StoreKind, StoreRun, SyncRun};
 
@@ -12,8 +12,8 @@ use super::{Model, ModelConfig, wired_pages};
 use crate::fake_host::ram::ModelRam;
 use crate::in_process::{FrameBytes, HostServices, ServiceHost};
 
-fn model(durable: bool) -> (Arc<ModelRam>, LockFaults, Model) {
-    let (ram, faults) = (Arc::new(ModelRam::default()), LockFaults::default());
+fn model(durable: bool) -> (Arc<ModelRam>, HostFaults, Model) {
+    let (ram, faults) = (Arc::new(ModelRam::default()), HostFaults::default());
     let config = ModelConfig { wire_quota_pages: 8, durable, store_quota_pages: Some(16) };
     let model = Model::new(Arc::clone(&ram), faults.clone(), config);
     (ram, faults, model)
