@@ -3,12 +3,13 @@
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Every allowed edge; whatever is not here is refused. Tests may see everything.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("wirevm-abi", &[]),
     ("wirevm-map", &[]),
     ("wirevm-agent", &["wirevm-abi", "wirevm-map"]),
-    ("wirevm-kernel", &["wirevm-abi", "wirevm-map", "wirevm-agent"]),
-    ("wirevm-user", &["wirevm-abi"]),
+    ("wirevm-strings", &[]),
+    ("wirevm-kernel", &["wirevm-abi", "wirevm-map", "wirevm-agent", "wirevm-strings"]),
+    ("wirevm-user", &["wirevm-abi", "wirevm-strings"]),
     ("wirevm-devices", &["wirevm-abi"]),
     ("wirevm-vmm", &["wirevm-abi", "wirevm-devices"]),
     ("wirevm", &["wirevm-vmm", "wirevm-devices", "wirevm-agent", "wirevm-map", "wirevm-abi"]),

@@ -80,22 +80,12 @@ impl Events {
 #[cfg(test)]
 mod test {
     use alloc::sync::Arc;
-    use alloc::task::Wake;
     use core::future::Future;
     use core::pin::pin;
-    use core::sync::atomic::{AtomicUsize, Ordering};
     use core::task::{Context, Poll, Waker};
 
     use super::Events;
-
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use crate::wakes::Wakes;
 
     #[test]
     fn interrupt_between_the_look_and_the_wait_ends_the_wait_at_once() {
@@ -115,7 +105,7 @@ mod test {
         let wakers = wakes.clone().map(Waker::from);
         let seen = events.seen(0x30);
         let [mut one, mut other] = [pin!(events.after(0x30, seen)), pin!(events.after(0x30, seen))];
-        let counts = || wakes.each_ref().map(|wakes| wakes.0.load(Ordering::SeqCst));
+        let counts = || wakes.each_ref().map(|wakes| wakes.count());
         for _ in 0..2 {
             assert_eq!(one.as_mut().poll(&mut Context::from_waker(&wakers[0])), Poll::Pending);
             assert_eq!(other.as_mut().poll(&mut Context::from_waker(&wakers[1])), Poll::Pending);

@@ -26,6 +26,8 @@ mod shootdown;
 #[cfg(test)]
 #[path = "arch/strings.rs"]
 mod strings;
+#[cfg(test)]
+mod wakes;
 
 #[cfg(guest_image)]
 mod address_space;

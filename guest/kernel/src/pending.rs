@@ -175,23 +175,13 @@ const fn halves(token: u64) -> [u32; 2] {
 #[cfg(test)]
 mod test {
     use alloc::sync::Arc;
-    use alloc::task::Wake;
-    use core::sync::atomic::{AtomicUsize, Ordering};
     use core::task::{Poll, Waker};
 
     use proptest::prelude::*;
     use wirevm_abi::Status;
 
     use super::{Group, Pending, Refused};
-
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::wakes::Wakes;
 
     fn complete(pending: &mut Pending, token: u64, status: Status) -> Result<(), Refused> {
         let (group, index) = pending.complete(token, status)?;
@@ -210,11 +200,11 @@ mod test {
             let waker = Waker::from(Arc::clone(&wakes));
             assert_eq!(group.poll(&waker), Poll::Pending);
             for (done, place) in order.into_iter().enumerate() {
-                assert_eq!((wakes.0.load(Ordering::Relaxed), pending.count()), (0, 3 - done as u64));
+                assert_eq!((wakes.count(), pending.count()), (0, 3 - done as u64));
                 let status = if place == 1 { Status::IO_ERROR } else { Status::OK };
                 assert_eq!(complete(&mut pending, tokens[place], status), Ok(()));
             }
-            assert_eq!((wakes.0.load(Ordering::Relaxed), pending.count()), (1, 0));
+            assert_eq!((wakes.count(), pending.count()), (1, 0));
             assert_eq!(group.poll(&waker), Poll::Ready(vec![Status::OK, Status::IO_ERROR, Status::OK]));
         }
     }
