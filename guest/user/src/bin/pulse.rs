@@ -1,8 +1,8 @@
-//! Goes on while others wait for the host: `pulse wire MIB`, `pulse sync MIB`, `pulse rest SECONDS`.
+//! Goes on while others wait for the host: `pulse wire MIB`, `pulse sync MIB`, `pulse beat SECONDS`, `pulse rest SECONDS`.
 //!
 //! Another thread of it wires, or synchronizes, so much memory at once. This one allocates, touches and gives back memory meanwhile, and
 //! says how long it was held up at most. It protects none, as that waits while an operation of the same map is busy. The third does
-//! nothing but rest, and says what its longest rest was.
+//! that beside nobody. The fourth does nothing but rest, and says what its longest rest was.
 #![cfg_attr(feature = "program", no_std, no_main)]
 
 extern crate alloc;
@@ -21,18 +21,15 @@ fn run(args: Args) -> u8 {
     let (what, number) = match read(&args) {
         Ok(order) => order,
         Err(error) => {
-            println!("pulse: {error}; usage: pulse wire|sync MiB, or pulse rest SECONDS");
+            println!("pulse: {error}; usage: pulse wire|sync MiB, or pulse beat|rest SECONDS");
             return 2;
         }
     };
-    match what {
-        What::Rest => {
-            rest(Duration::from_secs(number.into()));
-            return 0;
-        }
-        What::Sync | What::Wire => {}
-    }
-    match pulse(what == What::Sync, number) {
+    let outcome = match what {
+        What::Rest | What::Beat => repeat(what, Duration::from_secs(number.into())),
+        What::Sync | What::Wire => pulse(what == What::Sync, number),
+    };
+    match outcome {
         Ok(()) => 0,
         Err(error) => {
             println!("pulse: {error}");
@@ -46,29 +43,39 @@ fn run(args: Args) -> u8 {
 enum What {
     Wire,
     Sync,
+    /// Nothing.
+    Beat,
+    /// The clock.
     Rest,
 }
 
 /// Returns what is to be waited for, and how many MiB or seconds it is about.
 fn read(args: &Args) -> Result<(What, u32), ArgsError> {
-    let what = args.one_of(1, "wire, sync or rest", &["wire", "sync", "rest"])?;
-    let number = args.number(2, if what == 2 { "number of seconds" } else { "number of MiB" })?;
+    let what = args.one_of(1, "wire, sync, beat or rest", &["wire", "sync", "beat", "rest"])?;
+    let number = args.number(2, if what >= 2 { "number of seconds" } else { "number of MiB" })?;
     args.end(3)?;
-    Ok(([What::Wire, What::Sync, What::Rest][what], number))
+    Ok(([What::Wire, What::Sync, What::Beat, What::Rest][what], number))
 }
 
-/// Rests for 5 ms at a time until so much time is over.
-fn rest(time: Duration) {
+/// Beats, or rests for 5 ms at a time, until so much time is over.
+fn repeat(what: What, time: Duration) -> Result<(), String> {
     println!("pulse: begins");
     let begin = clock();
     let (mut beats, mut longest) = (0, Duration::ZERO);
     while clock() - begin < time {
         let before = clock();
-        sleep(Duration::from_millis(5));
+        match what {
+            What::Beat => beat().map_err(|error| error.to_string())?,
+            _ => sleep(Duration::from_millis(5)),
+        }
         longest = longest.max(clock() - before);
         beats += 1;
     }
-    let all = clock() - begin;
+    tell(beats, clock() - begin, longest);
+    Ok(())
+}
+
+fn tell(beats: u64, all: Duration, longest: Duration) {
     println!("pulse: {beats} beats in {} us, the longest of {} us", all.as_micros(), longest.as_micros());
 }
 
@@ -99,7 +106,7 @@ fn pulse(is_sync: bool, mib: u32) -> Result<(), String> {
     }
     let (done, time) = waiting.join().map_err(|error| error.to_string())?;
     done.map_err(|error| error.to_string())?;
-    println!("pulse: {beats} beats in {} us, the longest of {} us", time.as_micros(), longest.as_micros());
+    tell(beats, time, longest);
     Ok(())
 }
 

@@ -18,7 +18,7 @@ pub const BUILT_IN: [(&str, &str, &str); 12] = [
     ("hello", "[NAME]", "greets"),
     ("hog", "MIB [wire]", "takes memory until there is none left"),
     ("kv", "N | get KEY | list", "keeps a durable log in a store, and says what it has synced"),
-    ("pulse", "wire|sync|rest N", "goes on while others wait for the host, and says how long it was held up"),
+    ("pulse", "wire|sync|beat|rest N", "goes on while others wait for the host, and says how long it was held up"),
     ("refault", "[REGIONS]", "takes page faults on resident pages between two rests"),
     ("rogue", "WHAT …", "does what a program must not, such as ud2; WHAT may be all"),
     ("storm", "[SECONDS] [THREADS] …", "wires, maps, protects, forks and syncs in several threads, and checks itself"),
