@@ -6,9 +6,10 @@
 //! guest-physical address of the boot info, `RSP` zero: the guest brings its own stack. Segment selectors are
 //! flat; `GDTR`, `IDTR` and `TR` hold nothing of use.
 //!
-//! The host's own page tables map RAM twice with 2 MiB pages, writable and executable: all of it at
-//! [`DIRECT_BASE`], and its first gigabyte (or less) at [`IMAGE_BASE`]. A guest may go on using the tables below
-//! the host's top-level one, for as long as it likes: they lie in the reserved pages.
+//! The host's own page tables map RAM twice, executable, and writable but for the pages of the image's segments that are not: all of
+//! it at [`DIRECT_BASE`], and its first gigabyte (or less) at [`IMAGE_BASE`]. They map 2 MiB pages, and 4 KiB pages where one of those has
+//! something that is not writable; a page that two segments share is writable if one of them is. A guest may go on using the tables
+//! below the host's top-level one, for as long as it likes: they lie in the reserved pages.
 //!
 //! This is vCPU 0's state. Every other vCPU waits outside the guest until [`op::START_VCPU`](crate::op::START_VCPU), and
 //! starts in the same state, but for what that call says of `RIP` and `RDI`.

@@ -1,12 +1,12 @@
 //! The kernel's own half of every address space: its image, each section with the rights it needs, the direct map of RAM,
-//! and the stacks of the processors beside the first.
+//! and the stacks of the processors beside the first. What of the image is read-only is so in the direct map as well, by the host's tables.
 
 use wirevm_abi::PAGE_SIZE;
 use wirevm_abi::RAM_BASE;
 use wirevm_abi::boot::{BootInfo, DIRECT_BASE, IMAGE_BASE, PAGES_PER_FURTHER_VCPU};
 use wirevm_map::{FrameRun, Frames};
 
-use crate::arch::{TRAP_STACK_BYTES, TRAP_STACKS};
+use crate::arch::{self, TRAP_STACK_BYTES, TRAP_STACK_STRIDE, TRAP_STACKS};
 use crate::frames::{Frame, KernelFrames};
 use crate::mem::{Section, copy_upper_half, fill_table, read_table, sections, write_table};
 
@@ -23,8 +23,6 @@ const MAIN_PAGES: u64 = 32;
 /// The end of processor 0's main stack, if it had one here. The main stack comes first, behind a page that is never mapped.
 pub const MAIN_STACK_END: u64 = STACKS_BASE + (1 + MAIN_PAGES) * PAGE_SIZE;
 const TRAP_PAGES: u64 = TRAP_STACK_BYTES as u64 / PAGE_SIZE;
-/// Bytes from one trap stack's end to the next one's: each has a page in front of it that is never mapped.
-pub const TRAP_STACK_STRIDE: u64 = (1 + TRAP_PAGES) * PAGE_SIZE;
 
 const _: () = assert!(1 + MAIN_PAGES + TRAP_STACKS as u64 * (1 + TRAP_PAGES) <= STACKS_STRIDE_PAGES);
 // With the tables above the first one's stacks: one of each level.
@@ -36,6 +34,11 @@ const fn root_index(address: u64) -> u64 {
 
 fn table_entry(frame: Frame) -> u64 {
     (RAM_BASE + frame.0 * PAGE_SIZE) | PRESENT | WRITABLE
+}
+
+/// Returns the frame of the table that an entry links to.
+const fn table_of(entry: u64) -> u64 {
+    ((entry & !(NO_EXECUTE | 0xfff)) - RAM_BASE) / PAGE_SIZE
 }
 
 /// Frames for the kernel's tables, taken together: an allocation costs more than filling a table in.
@@ -106,7 +109,7 @@ pub fn build(info: &BootInfo, frames: &'static KernelFrames) -> Frame {
                 entry = table_entry(tables.take());
                 write_table(directory.0, slot, entry);
             }
-            let table = ((entry & !NO_EXECUTE) - RAM_BASE) / PAGE_SIZE;
+            let table = table_of(entry);
             let table_end = ((slot + 1) << 21) + IMAGE_BASE;
             let part_end = end.min(table_end);
             let first = page / PAGE_SIZE % 512;
@@ -115,6 +118,11 @@ pub fn build(info: &BootInfo, frames: &'static KernelFrames) -> Frame {
             page = part_end;
         }
     }
+    for stack in 0..TRAP_STACKS {
+        let guard = arch::first_trap_stacks() + (stack * TRAP_STACK_STRIDE) as u64;
+        let table = table_of(read_table(directory.0, image_slot(guard)));
+        write_table(table, guard / PAGE_SIZE % 512, 0);
+    }
     root
 }
 
@@ -122,7 +130,7 @@ pub fn build(info: &BootInfo, frames: &'static KernelFrames) -> Frame {
 fn table_at(frames: &'static KernelFrames, table: Frame, index: u64) -> Option<Frame> {
     let entry = read_table(table.0, index);
     if entry & PRESENT != 0 {
-        return Some(Frame(((entry & !(NO_EXECUTE | 0xfff)) - RAM_BASE) / PAGE_SIZE));
+        return Some(Frame(table_of(entry)));
     }
     let fresh = frames.table()?;
     write_table(table.0, index, table_entry(fresh));
@@ -130,7 +138,7 @@ fn table_at(frames: &'static KernelFrames, table: Frame, index: u64) -> Option<F
 }
 
 /// Maps the stacks of processor `index`, which has none yet, in the kernel's half of every root; returns where its trap stacks
-/// begin: each ends [`TRAP_STACK_STRIDE`] behind the one before. `None` when there are not enough frames.
+/// begin: each ends [`TRAP_STACK_STRIDE`](arch::TRAP_STACK_STRIDE) behind the one before. `None` when there are not enough frames.
 pub fn map_stacks(home: Frame, index: usize, frames: &'static KernelFrames) -> Option<u64> {
     // Below the root, so that all roots have it: they link to the same tables.
     let pointers = table_at(frames, home, root_index(STACKS_BASE))?;

@@ -13,7 +13,7 @@ use wirevm_abi::boot::{BootInfo, MAGIC, MAX_ZERO_RUNS};
 use wirevm_abi::note::{ABI_NOTE, AbiNote};
 use wirevm_abi::{PAGE_SIZE, RAM_BASE, VERSION};
 
-use crate::address_space::{self, MAIN_STACK_END, STACKS_STRIDE_PAGES, TRAP_STACK_STRIDE};
+use crate::address_space::{self, MAIN_STACK_END, STACKS_STRIDE_PAGES};
 use crate::frames::{Frame, KernelFrames};
 use crate::hypercall::{self, KernelHost};
 use crate::mem::{self, SharedWords};
@@ -134,7 +134,7 @@ pub fn start_further_processors(
             panic!("no frames are left for the stacks of processor {index}")
         };
         // SAFETY: the processor waits for the call below; the stacks were mapped for it alone.
-        unsafe { arch::prepare(index, trap_stacks, TRAP_STACK_STRIDE) };
+        unsafe { arch::prepare(index, trap_stacks) };
         if let Err(error) = host.start_vcpu(index as u64, further_start as *const () as u64) {
             panic!("the host does not start processor {index}: {error}");
         }

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use wirevm_abi::RAM_BASE;
+use wirevm_abi::boot::IMAGE_BASE;
 use wirevm_abi::port::{LIFECYCLE, LIFECYCLE_READY, NOTIFY};
 use wirevm_abi::report::{KIND_PANIC, KIND_TRAP, MESSAGE_BYTES, Report};
 use wirevm_abi::ring::{CAPACITY, DATA_OFFSET, MAX_MESSAGE, TAIL_OFFSET};
 use wirevm_agent::{Command, Crash};
 use wirevm_devices::ramfile::RamFile;
+use wirevm_tests::image::make_read_only;
 use wirevm_tests::{Case, Need};
 use wirevm_vmm::{ChannelError, Outcome};
 use zerocopy::{FromZeros, IntoBytes};
@@ -90,6 +92,20 @@ pub const CASES: &[Case] = &[
         let outcome = Lab::of_memfd(&Code::default().bytes(&[0x0f, 0x0b]).image()).end();
         let Outcome::TripleFault { state } = &outcome else { panic!("{outcome}") };
         assert!(state.contains("rip 0xffffffff80000000") && state.contains("cr3 0x1000"), "{state}");
+    }),
+    ("store_to_what_the_image_has_read_only_faults", &[Need::Kvm], || {
+        for read_only in [false, true] {
+            for start in [direct(RAM_BASE), IMAGE_BASE] {
+                let mut image = Code::default().store(start + 0x3000, 1).crashed().halt().image();
+                if read_only {
+                    make_read_only(&mut image);
+                }
+                let outcome = Lab::of_memfd(&image).end();
+                let is_fault = matches!(outcome, Outcome::TripleFault { .. });
+                let is_over = matches!(outcome, Outcome::Crashed(_));
+                assert!(if read_only { is_fault } else { is_over }, "read only {read_only}, at {start:#x}: {outcome}");
+            }
+        }
     }),
     ("hang_with_interrupts_off_ends_at_the_time_limit", &[Need::Kvm], || {
         for hang in [Code::default().halt(), Code::default().again()] {

@@ -1,5 +1,8 @@
 //! Checks on an image before anything of it is trusted.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
 use vm_memory::GuestMemoryError;
 use wirevm_abi::{PAGE_SIZE, RAM_BASE, VERSION, note};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -103,18 +106,21 @@ struct ProgramHeader {
 
 const SEGMENT_LOAD: u32 = 1;
 const SEGMENT_NOTE: u32 = 4;
+const FLAG_WRITABLE: u32 = 2;
 const TYPE_EXECUTABLE: u16 = 2;
 const MACHINE_X86_64: u16 = 62;
 /// "\x7fELF", 64 bits, little-endian, version 1.
 const IDENT: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
 
 /// An image that has passed every check that needs no machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Image<'a> {
     bytes: &'a [u8],
     entry: u64,
     /// One past the last guest-physical address that the image uses.
     end: u64,
+    /// Pages of RAM that its segments lie in, and whether the guest may store to them.
+    segments: Vec<(Range<u64>, bool)>,
 }
 
 impl<'a> Image<'a> {
@@ -137,15 +143,20 @@ impl<'a> Image<'a> {
         }
         let mut end = RAM_BASE;
         let mut entered = false;
+        let mut segments = Vec::new();
         for segment in headers.iter().filter(|segment| segment.segment_type == SEGMENT_LOAD) {
-            end = end.max(check_segment(bytes, segment, ram_pages)?);
+            let segment_end = check_segment(bytes, segment, ram_pages)?;
+            end = end.max(segment_end);
+            let first = (segment.physical_address - RAM_BASE) / PAGE_SIZE;
+            let pages = first..(segment_end - RAM_BASE).div_ceil(PAGE_SIZE);
+            segments.push((pages, segment.flags & FLAG_WRITABLE != 0));
             let inside = header.entry.checked_sub(segment.virtual_address);
             entered |= inside.is_some_and(|offset| offset < segment.memory_size);
         }
         if !entered {
             return Err(ImageError::NotElf("its entry point lies in no segment"));
         }
-        Ok(Self { bytes, entry: header.entry, end })
+        Ok(Self { bytes, entry: header.entry, end, segments })
     }
 
     /// Returns the image's bytes.
@@ -158,6 +169,22 @@ impl<'a> Image<'a> {
     #[must_use]
     pub const fn entry(&self) -> u64 {
         self.entry
+    }
+
+    /// Returns the blocks of `block_pages` pages of RAM, by number, in which it has something that the guest must not store to.
+    #[must_use]
+    pub(super) fn blocks_with_read_only(&self, block_pages: u64) -> BTreeSet<u64> {
+        let read_only = self.segments.iter().filter(|(pages, writable)| !writable && !pages.is_empty());
+        read_only.flat_map(|(pages, _)| pages.start / block_pages..pages.end.div_ceil(block_pages)).collect()
+    }
+
+    /// Tells for each of `pages` whether the guest must not store to it: a segment lies there that is not writable, and none that is.
+    #[must_use]
+    pub(super) fn read_only(&self, pages: Range<u64>) -> Vec<bool> {
+        let near: Vec<_> =
+            self.segments.iter().filter(|(of, _)| of.start < pages.end && pages.start < of.end).collect();
+        let is = |page, wanted| near.iter().any(|(of, writable)| of.contains(&page) && *writable == wanted);
+        pages.map(|page| is(page, false) && !is(page, true)).collect()
     }
 
     /// Returns the number of RAM pages from page 0 to the image's end.
@@ -244,6 +271,18 @@ pub(super) mod test {
         let bytes = image(RAM_BASE + 0x2000, 0x1001);
         let image = Image::new(&bytes, 512).expect("good");
         assert_eq!((image.entry(), image.pages()), (0x1000, 4));
+    }
+
+    #[test]
+    fn page_is_read_only_where_no_segment_is_writable() {
+        let bytes = image(RAM_BASE + 0x1000, 0x1800);
+        let mut image = Image::new(&bytes, 1024).expect("good");
+        assert_eq!(image.read_only(0..5), [false, true, true, false, false]);
+        assert_eq!(image.blocks_with_read_only(512).into_iter().collect::<Vec<_>>(), [0]);
+        image.segments.push((2..4, true));
+        assert_eq!(image.read_only(1..4), [true, false, false]);
+        image.segments.push((511..513, false));
+        assert_eq!(image.blocks_with_read_only(512).into_iter().collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub fn place(image: &Image<'_>, ram_pages: u64, vcpus: u64, archive_bytes: u64) 
     let info = image.pages();
     // Boot info, call pages, report page, two message rings, completion ring.
     let tables = info + 1 + vcpus + 1 + 2 * ring::PAGES + completion::PAGES;
-    let archive = tables + table_pages(ram_pages);
+    let archive = tables + table_pages(ram_pages, image);
     let need = archive + least_free_pages(ram_pages, vcpus);
     if need > ram_pages {
         return Err(ImageError::TooLarge { need, vcpus, ram_pages });

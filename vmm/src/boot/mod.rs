@@ -52,7 +52,7 @@ pub fn load(
     }
     // The loader places every segment where its physical address says; `Image` has checked that this is RAM.
     Elf::load(ram.loader(), None, &mut Cursor::new(image.bytes()), None).map_err(ImageError::Load)?;
-    tables::write_tables(ram, layout.boot_tables().first)?;
+    tables::write_tables(ram, layout.boot_tables().first, image)?;
     let place = RAM_BASE + layout.archive().first * PAGE_SIZE;
     write_before_boot(ram, place, with.archive).map_err(ImageError::Place)?;
     let info = BootInfo {

@@ -17,6 +17,8 @@ use crate::percpu::{self, FIRST_TSS, MAX_CPUS, TSS_STRIDE};
 
 /// Bytes in each trap stack: enough to format a report.
 pub const TRAP_STACK_BYTES: usize = 16 << 10;
+/// Bytes from one trap stack's end to the next one's: each has a page in front of it that is never mapped.
+pub const TRAP_STACK_STRIDE: usize = 4096 + TRAP_STACK_BYTES;
 /// Trap stacks of a processor, in the order of the IST: #DF, NMI, #MC, #PF, other exceptions and calls from ring 3,
 /// interrupts. The image may be built with a red zone, so no handler runs on the stack it interrupted.
 pub const TRAP_STACKS: usize = 6;
@@ -37,8 +39,9 @@ const WORDS: usize = SEGMENTS + 2 * MAX_CPUS;
 const LIMIT: u16 = FIRST_TSS + 16 * TSS_STRIDE - 1;
 const _: () = assert!(LIMIT as usize == 8 * WORDS - 1);
 
+/// Each stack, behind a page that is not mapped.
 #[repr(C, align(4096))]
-struct Stacks([[u8; TRAP_STACK_BYTES]; TRAP_STACKS]);
+struct Stacks([[u8; TRAP_STACK_STRIDE]; TRAP_STACKS]);
 
 /// What is written before it is loaded, and read by the processor ever after.
 struct Once<T>(UnsafeCell<T>);
@@ -46,7 +49,7 @@ struct Once<T>(UnsafeCell<T>);
 unsafe impl<T> Sync for Once<T> {}
 
 /// Processor 0's trap stacks.
-static STACK_MEMORY: Once<Stacks> = Once(UnsafeCell::new(Stacks([[0; TRAP_STACK_BYTES]; TRAP_STACKS])));
+static STACK_MEMORY: Once<Stacks> = Once(UnsafeCell::new(Stacks([[0; TRAP_STACK_STRIDE]; TRAP_STACKS])));
 /// One table for all processors; loading a task register marks its descriptor there.
 static GDT: [AtomicU64; WORDS] = {
     let mut table = [const { AtomicU64::new(0) }; WORDS];
@@ -75,16 +78,21 @@ pub fn init() {
     // SAFETY: called once on the only running processor with interrupts off, so nothing else refers to the table.
     fill_idt(unsafe { &mut *IDT.0.get() });
     // SAFETY: the stacks are static, one behind the other, and used by nothing but processor 0's gates.
-    unsafe { prepare(0, STACK_MEMORY.0.get() as u64, TRAP_STACK_BYTES as u64) };
+    unsafe { prepare(0, first_trap_stacks()) };
+}
+
+/// Returns where processor 0's trap stacks begin, with the first one's page that must not be mapped.
+pub fn first_trap_stacks() -> u64 {
+    STACK_MEMORY.0.get() as u64
 }
 
 /// Prepares what processor `index` loads: its task state segment, whose trap stacks end at `stacks` plus one, two and so on times
-/// `stride` bytes, and the descriptor of that.
+/// [`TRAP_STACK_STRIDE`], and the descriptor of that.
 ///
 /// # Safety
 /// The processor must not have started. The [`TRAP_STACK_BYTES`] in front of each end must be mapped, writable, for good, and used
 /// by nothing else.
-pub unsafe fn prepare(index: usize, stacks: u64, stride: u64) {
+pub unsafe fn prepare(index: usize, stacks: u64) {
     let cpu = percpu::block(index);
     // SAFETY: the processor has not started, so nobody else refers to its segment; the words lie in its stacks.
     unsafe {
@@ -93,7 +101,7 @@ pub unsafe fn prepare(index: usize, stacks: u64, stride: u64) {
         let mut tops = tss.interrupt_stack_table;
         let mut end = stacks;
         for top in tops.iter_mut().take(TRAP_STACKS) {
-            end += stride;
+            end += TRAP_STACK_STRIDE as u64;
             *top = VirtAddr::new_unsafe(end - BEHIND_TOP);
             ((end - BEHIND_TOP) as *mut u64).write(cpu.entry.get() as u64);
         }

@@ -14,7 +14,7 @@ pub use apic::{interrupt, set_timer, ticks};
 pub use cpu::{flush_page, flush_translations, halt_until_interrupt, registers, stop, switch_to};
 pub use cpu::{port_in, port_out, port_out_bytes};
 pub use cpu::{touch_nothing, triple_fault};
-pub use descriptors::{TRAP_STACK_BYTES, TRAP_STACKS, prepare};
+pub use descriptors::{TRAP_STACK_BYTES, TRAP_STACK_STRIDE, TRAP_STACKS, first_trap_stacks, prepare};
 pub use trap::{has_events, take_events, take_interrupt};
 pub use user_entry::{FETCH, Trap, UserContext};
 
