@@ -1,6 +1,5 @@
 //! Checks on an image before anything of it is trusted.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use vm_memory::GuestMemoryError;
@@ -119,8 +118,8 @@ pub struct Image<'a> {
     entry: u64,
     /// One past the last guest-physical address that the image uses.
     end: u64,
-    /// Pages of RAM that its segments lie in, and whether the guest may store to them.
-    segments: Vec<(Range<u64>, bool)>,
+    /// The pages of RAM that the guest must not store to, in order: a segment lies there that is not writable, and none that is.
+    read_only: Vec<Range<u64>>,
 }
 
 impl<'a> Image<'a> {
@@ -143,20 +142,22 @@ impl<'a> Image<'a> {
         }
         let mut end = RAM_BASE;
         let mut entered = false;
-        let mut segments = Vec::new();
+        let (mut fixed, mut writable) = (Vec::new(), Vec::new());
         for segment in headers.iter().filter(|segment| segment.segment_type == SEGMENT_LOAD) {
             let segment_end = check_segment(bytes, segment, ram_pages)?;
             end = end.max(segment_end);
-            let first = (segment.physical_address - RAM_BASE) / PAGE_SIZE;
-            let pages = first..(segment_end - RAM_BASE).div_ceil(PAGE_SIZE);
-            segments.push((pages, segment.flags & FLAG_WRITABLE != 0));
+            if segment.memory_size > 0 {
+                let first = (segment.physical_address - RAM_BASE) / PAGE_SIZE;
+                let pages = first..(segment_end - RAM_BASE).div_ceil(PAGE_SIZE);
+                if segment.flags & FLAG_WRITABLE == 0 { &mut fixed } else { &mut writable }.push(pages);
+            }
             let inside = header.entry.checked_sub(segment.virtual_address);
             entered |= inside.is_some_and(|offset| offset < segment.memory_size);
         }
         if !entered {
             return Err(ImageError::NotElf("its entry point lies in no segment"));
         }
-        Ok(Self { bytes, entry: header.entry, end, segments })
+        Ok(Self { bytes, entry: header.entry, end, read_only: without(union(fixed), &union(writable)) })
     }
 
     /// Returns the image's bytes.
@@ -171,20 +172,27 @@ impl<'a> Image<'a> {
         self.entry
     }
 
-    /// Returns the blocks of `block_pages` pages of RAM, by number, in which it has something that the guest must not store to.
-    #[must_use]
-    pub(super) fn blocks_with_read_only(&self, block_pages: u64) -> BTreeSet<u64> {
-        let read_only = self.segments.iter().filter(|(pages, writable)| !writable && !pages.is_empty());
-        read_only.flat_map(|(pages, _)| pages.start / block_pages..pages.end.div_ceil(block_pages)).collect()
+    /// Returns the blocks of `block_pages` pages of RAM, by number and in order, in which it has something that the guest must not store to.
+    pub(super) fn blocks_with_read_only(&self, block_pages: u64) -> impl Iterator<Item = u64> {
+        let mut next = 0;
+        self.read_only.iter().flat_map(move |pages| {
+            // Two runs may meet in one block.
+            let blocks = (pages.start / block_pages).max(next)..pages.end.div_ceil(block_pages);
+            next = blocks.end.max(next);
+            blocks
+        })
     }
 
-    /// Tells for each of `pages` whether the guest must not store to it: a segment lies there that is not writable, and none that is.
+    /// Tells for each of `pages` whether the guest must not store to it.
     #[must_use]
     pub(super) fn read_only(&self, pages: Range<u64>) -> Vec<bool> {
-        let near: Vec<_> =
-            self.segments.iter().filter(|(of, _)| of.start < pages.end && pages.start < of.end).collect();
-        let is = |page, wanted| near.iter().any(|(of, writable)| of.contains(&page) && *writable == wanted);
-        pages.map(|page| is(page, false) && !is(page, true)).collect()
+        let from = self.read_only.partition_point(|run| run.end <= pages.start);
+        let mut runs = self.read_only.get(from..).unwrap_or_default().iter().peekable();
+        let is_read_only = |page| {
+            while runs.next_if(|run| run.end <= page).is_some() {}
+            runs.peek().is_some_and(|run| run.contains(&page))
+        };
+        pages.map(is_read_only).collect()
     }
 
     /// Returns the number of RAM pages from page 0 to the image's end.
@@ -233,6 +241,38 @@ fn check_segment(bytes: &[u8], segment: &ProgramHeader, ram_pages: u64) -> Resul
     }
 }
 
+/// Returns runs that have every page of `runs` once, in order, none meeting another.
+fn union(mut runs: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    runs.sort_by_key(|run| run.start);
+    let mut all: Vec<Range<u64>> = Vec::new();
+    for run in runs {
+        match all.last_mut() {
+            Some(last) if run.start <= last.end => last.end = last.end.max(run.end),
+            _ => all.push(run),
+        }
+    }
+    all
+}
+
+/// Returns what is left of `runs` where those of `others` are not; both as [`union`] returns them.
+fn without(runs: Vec<Range<u64>>, others: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut left = Vec::new();
+    let mut at = 0;
+    for Range { mut start, end } in runs {
+        at += others.get(at..).unwrap_or_default().iter().take_while(|other| other.end <= start).count();
+        for other in others.get(at..).unwrap_or_default().iter().take_while(|other| other.start < end) {
+            if start < other.start {
+                left.push(start..other.start);
+            }
+            start = other.end;
+        }
+        if start < end {
+            left.push(start..end);
+        }
+    }
+    left
+}
+
 fn part(bytes: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
     let start = usize::try_from(offset).ok()?;
     let end = start.checked_add(usize::try_from(size).ok()?)?;
@@ -241,7 +281,7 @@ fn part(bytes: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
 
 #[cfg(test)]
 pub(super) mod test {
-    use super::{Image, ImageError};
+    use super::{Image, ImageError, union, without};
     use wirevm_abi::RAM_BASE;
     use wirevm_abi::note::ABI_NOTE;
     use zerocopy::IntoBytes;
@@ -276,13 +316,39 @@ pub(super) mod test {
     #[test]
     fn page_is_read_only_where_no_segment_is_writable() {
         let bytes = image(RAM_BASE + 0x1000, 0x1800);
-        let mut image = Image::new(&bytes, 1024).expect("good");
+        let image = Image::new(&bytes, 1024).expect("good");
         assert_eq!(image.read_only(0..5), [false, true, true, false, false]);
-        assert_eq!(image.blocks_with_read_only(512).into_iter().collect::<Vec<_>>(), [0]);
-        image.segments.push((2..4, true));
-        assert_eq!(image.read_only(1..4), [true, false, false]);
-        image.segments.push((511..513, false));
-        assert_eq!(image.blocks_with_read_only(512).into_iter().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(image.blocks_with_read_only(512).collect::<Vec<_>>(), [0]);
+        let image = Image { read_only: vec![1..2, 5..9, 511..513, 1024..1025], ..image };
+        assert_eq!(image.blocks_with_read_only(512).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(image.read_only(4..10), [false, true, true, true, true, false]);
+        assert_eq!(image.read_only(512..514), [true, false]);
+    }
+
+    #[test]
+    fn page_that_a_writable_segment_shares_is_writable() {
+        let runs = union(vec![7..9, 1..3, 2..5, 5..6, 20..30, 8..9, 40..41]);
+        assert_eq!(runs, [1..6, 7..9, 20..30, 40..41]);
+        assert_eq!(without(runs.clone(), &[]), runs);
+        assert_eq!(without(runs.clone(), &[0..2, 4..8, 22..23, 24..25, 29..60]), [2..4, 8..9, 20..22, 23..24, 25..29]);
+        assert_eq!(without(runs, &[0..41, 50..60]), []);
+    }
+
+    #[test]
+    fn image_of_very_many_segments_is_checked_in_no_time() {
+        // Each over nearly all of RAM.
+        let ram_pages = 1 << 24;
+        let mut bytes = image(RAM_BASE, (ram_pages - 8) * 4096);
+        let table = bytes.len();
+        bytes[32..40].copy_from_slice(&(table as u64).to_le_bytes());
+        bytes[56..58].copy_from_slice(&u16::MAX.to_le_bytes());
+        let (load, note) = (bytes[64..120].to_vec(), bytes[120..176].to_vec());
+        bytes.extend((1..u16::MAX).flat_map(|_| load.clone()).chain(note));
+        let begun = std::time::Instant::now();
+        let image = Image::new(&bytes, ram_pages).expect("good");
+        assert_eq!(image.blocks_with_read_only(512).count(), 1 << 15);
+        assert!(image.read_only(0..512).iter().all(|read_only| *read_only));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     #[test]

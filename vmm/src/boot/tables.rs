@@ -24,7 +24,7 @@ type Table = [u64; 512];
 /// table a 512 GiB) and directories (one a GiB); a table for every 2 MiB with something of the image that is not writable.
 pub(super) fn table_pages(ram_pages: u64, image: &Image<'_>) -> u64 {
     let directories = ram_pages.div_ceil(LARGE_PAGES * ENTRIES);
-    3 + directories.div_ceil(ENTRIES) + directories + image.blocks_with_read_only(LARGE_PAGES).len() as u64
+    3 + directories.div_ceil(ENTRIES) + directories + image.blocks_with_read_only(LARGE_PAGES).count() as u64
 }
 
 const fn index(address: u64, level: u32) -> usize {
@@ -70,7 +70,7 @@ pub(super) fn write_tables(ram: &GuestRam, first: u64, image: &Image<'_>) -> Res
     let (image_pointers, image_directory, direct) = (first + 1, first + 2, first + 3);
     let first_directory = direct + pointer_tables;
     let small: BTreeMap<u64, u64> =
-        image.blocks_with_read_only(LARGE_PAGES).into_iter().zip(first_directory + directories..).collect();
+        image.blocks_with_read_only(LARGE_PAGES).zip(first_directory + directories..).collect();
     let write = |page: u64, table: &Table| {
         write_before_boot(ram, RAM_BASE + page * PAGE_SIZE, table.as_bytes()).map_err(ImageError::Place)
     };
@@ -143,15 +143,16 @@ mod test {
     #[test]
     fn ram_is_there_twice_and_writable_but_for_what_the_image_has_read_only() {
         let ram = GuestRam::map(&RamFile::memfd(RAM_PAGES * PAGE_SIZE).expect("a memfd")).expect("mapped");
-        let bytes = image(RAM_BASE + 0x3000, 0x1001);
+        // From the last page of one 2 MiB block to the first two of the next.
+        let bytes = image(RAM_BASE + 0x1f_f000, 0x2001);
         let image = Image::new(&bytes, RAM_PAGES).expect("an image");
         write_tables(&ram, FIRST, &image).expect("written");
         for base in [DIRECT_BASE, IMAGE_BASE] {
-            for page in [0, 2, 3, 4, 5, 511] {
-                let expected = Some((RAM_BASE + page * PAGE_SIZE, false, page != 3 && page != 4));
+            for page in [0, 2, 510, 511, 512, 513, 514, 1023] {
+                let expected = Some((RAM_BASE + page * PAGE_SIZE, false, !(511..514).contains(&page)));
                 assert_eq!(translate(&ram, base + page * PAGE_SIZE), expected, "page {page} at {base:#x}");
             }
-            for block in [1, 3] {
+            for block in [2, 3] {
                 let expected = Some((RAM_BASE + block * (2 << 20), true, true));
                 assert_eq!(translate(&ram, base + block * (2 << 20)), expected);
             }
