@@ -92,7 +92,7 @@ impl HostFaults {
 mod test {
     use std::num::NonZero;
     use std::sync::mpsc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::HostFaults;
 
@@ -132,8 +132,12 @@ mod test {
             waiting.wait_released();
             sender.send(()).expect("the test listens");
         });
+        let begun = Instant::now();
+        while faults.waiting() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it does not wait");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         passed.recv_timeout(Duration::from_millis(50)).expect_err("calls are held");
-        assert_eq!(faults.waiting(), 1);
         faults.release();
         passed.recv_timeout(Duration::from_secs(20)).expect("calls are released");
         thread.join().expect("no panic");
