@@ -1,6 +1,7 @@
 //! Runs the tasks that are ready, on every processor; halts those that find none.
 
 use core::future::{Future, poll_fn};
+use core::pin::pin;
 use core::sync::atomic::Ordering;
 use core::task::Poll;
 
@@ -29,9 +30,34 @@ pub fn spawn_thread(thread: impl Future<Output = ()> + Send + 'static) {
 /// Adds a task that serves the host or all programs. It runs before any number of threads, on whatever processor comes to it first; it
 /// must give way, and not often.
 pub fn spawn_service(task: impl Future<Output = ()> + Send + 'static) {
-    let (runnable, handle) = async_task::spawn(task, |task| schedule(Class::Service, task));
+    let serving = async {
+        let mut task = pin!(task);
+        poll_fn(|context| {
+            before_service();
+            task.as_mut().poll(context)
+        })
+        .await;
+    };
+    let (runnable, handle) = async_task::spawn(serving, |task| schedule(Class::Service, task));
     handle.detach();
     runnable.schedule();
+}
+
+/// Makes this processor one that nobody waits for while it serves the host, or all programs, which may take long: it has no task's tables loaded,
+/// and another one looks after the moments that somebody waits for.
+pub fn before_service() {
+    percpu::leave_task();
+    if timer::is_awaited() {
+        wake_idle();
+    }
+}
+
+/// Takes note of what has happened in the meantime; tells whether somebody is ready for it, or was before. Whoever serves for long
+/// calls this now and then, for no interrupt is taken and no moment comes in the kernel otherwise.
+pub fn look_around() -> bool {
+    arch::let_interrupts_in();
+    timer::expire();
+    has_ready()
 }
 
 /// Puts a task that is ready at the end of its queue.

@@ -111,8 +111,8 @@ pub fn set_count(count: usize) {
     COUNT.store(count.clamp(1, MAX_CPUS), Ordering::Relaxed);
 }
 
-/// Goes to the kernel's own root, which maps no task, so that nobody waits for this processor before it halts, or asks the host
-/// for what may take long. Whoever needs a task's mappings loads them again. On a machine with one processor, where nobody
+/// Goes to the kernel's own root, which maps no task, so that nobody waits for this processor before it halts, asks the host
+/// for what may take long, or serves the agent. Whoever needs a task's mappings loads them again. On a machine with one processor, where nobody
 /// waits, the task's tables stay loaded.
 #[inline]
 pub fn leave_task() {

@@ -38,7 +38,8 @@ fn check(address: u64, bytes: usize) -> Result<u64, AccessFault> {
     if end <= USER_END { Ok(bytes) } else { Err(AccessFault) }
 }
 
-/// Makes the map's page tables those of the processor. They stay so until another task's are needed, or the processor halts.
+/// Makes the map's page tables those of the processor. They stay so until another task's are needed, the
+/// processor halts, asks the host, or serves the agent.
 fn load(map: &VmMap<Machine>) {
     map.with_pmap(|pmap| pmap.space().load());
 }

@@ -24,7 +24,7 @@ use crate::executor::{self, events};
 use crate::frames::{Frame, KernelFrames};
 use crate::hypercall::KernelHost;
 use crate::mem::{self, SharedWords};
-use crate::percpu::{self, KernelRelax, MAX_CPUS};
+use crate::percpu::{KernelRelax, MAX_CPUS};
 use crate::platform::KernelPlatform;
 use crate::pmap::KernelPmap;
 use crate::ring::{Receiver, Sender};
@@ -181,11 +181,10 @@ impl Service {
             let seen = events().seen(self.ring_vector);
             match commands.receive() {
                 Ok(Some(message)) => {
-                    // A host that always has a command more must not keep whoever frees memory waiting: nobody waits for a processor
-                    // that has no task's tables loaded.
-                    percpu::leave_task();
+                    // The last one may have loaded a task's tables.
+                    executor::before_service();
                     self.carry_out(&message).await;
-                    if executor::has_ready() {
+                    if executor::look_around() {
                         // A host that always has a command more must not keep programs from running.
                         executor::give_way().await;
                     }

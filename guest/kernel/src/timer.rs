@@ -3,7 +3,8 @@
 //! There is no tick. Each processor sets its own timer when it halts, to the next moment that somebody waits for, and when it
 //! lets a thread run, to the end of the thread's turn if that comes first. Whoever makes the next moment an earlier one is on a processor that
 //! will do either; one that asks the host instead, which may take long, wakes one that halts, which sets its timer anew before it
-//! halts again. So no moment is passed over; only where every other processor runs a thread, one may come late by the rest of a turn.
+//! halts again; so does one that serves the agent. So no moment is passed over; only where every other processor runs a thread, one may come
+//! late by the rest of a turn, up to 40 ms.
 
 use alloc::collections::BTreeMap;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use crate::arch;
 /// How long a thread runs before others get their turn.
 const TURN_NS: u64 = 10_000_000;
 /// How long it runs at most before the kernel looks whether there are others. The longer nobody came, the longer: a look takes a
-/// millisecond where ring 0 is emulated.
+/// millisecond where ring 0 is emulated. What another processor makes ready, and then can't run as it waits for the host, may wait so long.
 const LONGEST_TURN_NS: u64 = 40_000_000;
 /// How long a thread runs at least before it gives way to a device's event.
 const SHORTEST_TURN_NS: u64 = 500_000;
@@ -106,7 +107,7 @@ pub fn before_halt() {
 /// many an interrupt needs to come; a thread whose turn ran out on the way would never do anything.
 #[derive(Debug)]
 pub struct Turn {
-    /// When it began, in ticks.
+    /// When the thread was first entered in it, in ticks; 0 before.
     began: u64,
     /// How long it is, in ticks, unless something urgent comes.
     share: u64,
@@ -117,13 +118,13 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Begins a turn.
-    pub fn begin() -> Self {
+    /// Returns a turn that begins when the thread is entered: while it waits for that, others have the processor.
+    pub fn next() -> Self {
         Self::of(TURN.load(Ordering::Relaxed))
     }
 
     fn of(share: u64) -> Self {
-        Self { began: arch::ticks(), share, ran: 0, entered: 0 }
+        Self { began: 0, share, ran: 0, entered: 0 }
     }
 
     /// Says that the thread is entered next: sets the timer to the end of its turn, or to an earlier moment that somebody waits for.
@@ -133,6 +134,9 @@ impl Turn {
 
     fn set_timer(&mut self, share: u64) {
         self.entered = arch::ticks();
+        if self.began == 0 {
+            self.began = self.entered;
+        }
         let left = share.saturating_sub(self.ran);
         arch::set_timer(self.entered.saturating_add(left).min(NEXT.load(Ordering::Acquire)));
     }

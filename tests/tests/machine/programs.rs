@@ -217,7 +217,7 @@ const CRIMES: &[(&str, &str)] = &[
     ("invlpg", "only the kernel"),
     ("lidt", "only the kernel"),
     ("ltr", "only the kernel"),
-    ("int3", "rip"),
+    ("int3", "met a breakpoint (vector 3"),
     ("ud2", "invalid instruction"),
     ("int-0x81", "rip"),
     ("int-timer", "rip"),

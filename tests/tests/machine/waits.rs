@@ -1,5 +1,6 @@
 //! A processor that waits for the host stops no other one.
 
+use std::collections::VecDeque;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,35 @@ fn command(lab: &mut Lab, time: Duration) -> Duration {
     slowest
 }
 
+/// Runs the program `pulse`, which must be held up by nothing, while the agent always has a next command.
+fn beside_a_busy_agent(vcpus: u32, arguments: &'static [&'static str]) {
+    let setup = Setup { vcpus, archive: archive(&[("pulse", arguments)]), ..Setup::default() };
+    let mut lab = Lab::of_programs(64 * MIB, &setup);
+    let mut longest: Vec<Duration> = (0..3)
+        .map(|_| {
+            let task = lab.run_program(0);
+            let begin = Instant::now();
+            let mut queued: VecDeque<u64> = (0..20).map(|_| lab.send(&Command::WireTotal)).collect();
+            while let Some(first) = queued.pop_front() {
+                lab.reply(first);
+                if begin.elapsed() < Duration::from_millis(2500) {
+                    queued.push_back(lab.send(&Command::WireTotal));
+                }
+            }
+            lab.expect_exit(task, 0, LIMIT);
+            let (beats, all, longest) = beats(&lab.output(task));
+            println!(
+                "beside an agent with much to do, {vcpus} vCPUs: {beats} beats in {all:?}, the longest {longest:?}"
+            );
+            longest
+        })
+        .collect();
+    lab.stop();
+    longest.sort();
+    // A neighbour on this host can hold the thread up as well, but not every time.
+    assert!(longest[1] < Duration::from_millis(400), "{longest:?}");
+}
+
 /// Starts a guest of two processors with the program `pulse`, and returns what its locks meet as well.
 fn guest(arguments: &'static [&'static str]) -> (Lab, HostFaults) {
     let locks = HostFaults::default();
@@ -82,7 +112,6 @@ pub const CASES: &[Case] = &[
             // The agent as well.
             let slowest = command(&mut lab, Duration::from_secs(2));
             lab.expect_exit(task, 0, LIMIT);
-            lab.expect_exit(task, 0, LIMIT);
             let (beats, all, longest) = beats(&lab.output(task));
             println!(
                 "wiring 1 GiB: {all:?}, {beats} beats meanwhile, the longest {longest:?}; slowest command {slowest:?}"
@@ -92,23 +121,12 @@ pub const CASES: &[Case] = &[
         });
         assert!(goes_on, "the thread is held up for more than half of the wire");
     }),
-    ("thread_that_frees_memory_does_not_wait_for_an_agent_that_has_much_to_do", &[Need::Kvm, Need::Lock64MiB], || {
-        let (mut lab, _) = guest(&["beat", "2"]);
-        let mut longest: Vec<Duration> = (0..3)
-            .map(|_| {
-                let task = lab.run_program(0);
-                command(&mut lab, Duration::from_millis(2500));
-                lab.expect_exit(task, 0, LIMIT);
-                let (beats, all, longest) = beats(&lab.output(task));
-                println!("beside an agent with much to do: {beats} beats in {all:?}, the longest {longest:?}");
-                assert!(beats > 10);
-                longest
-            })
-            .collect();
-        longest.sort();
-        // A neighbour on this host can hold the thread up as well, but not every time.
-        assert!(longest[1] < Duration::from_millis(200), "{longest:?}");
-        lab.stop();
+    ("thread_that_frees_memory_does_not_wait_for_an_agent_that_has_much_to_do", &[Need::Kvm], || {
+        beside_a_busy_agent(2, &["beat", "2"]);
+    }),
+    ("thread_that_rests_wakes_in_time_beside_an_agent_that_has_much_to_do", &[Need::Kvm], || {
+        beside_a_busy_agent(1, &["rest", "2"]);
+        beside_a_busy_agent(2, &["rest", "2"]);
     }),
     ("agent_and_threads_go_on_whichever_processor_waits_for_its_locks", &[Need::Kvm, Need::Lock64MiB], || {
         let (mut lab, locks) = guest(&["wire", "4"]);

@@ -78,6 +78,14 @@ pub fn halt_until_interrupt() {
     interrupts::disable();
 }
 
+/// Lets in the interrupts that wait, and shuts them out again.
+pub fn let_interrupts_in() {
+    interrupts::enable();
+    // The first instruction behind STI is still without them.
+    x86_64::instructions::nop();
+    interrupts::disable();
+}
+
 /// Stops this processor for good.
 pub fn stop() -> ! {
     loop {

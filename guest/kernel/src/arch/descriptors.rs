@@ -148,7 +148,8 @@ fn fill_idt(idt: &mut InterruptDescriptorTable) {
     gate!(idt.divide_error, 0_u8);
     gate!(idt.debug, 1_u8);
     gate!(idt.non_maskable_interrupt, 2_u8);
-    gate!(idt.breakpoint, 3_u8);
+    // A program may use it as it is made for.
+    gate!(idt.breakpoint, 3_u8).set_privilege_level(PrivilegeLevel::Ring3);
     gate!(idt.overflow, 4_u8);
     gate!(idt.bound_range_exceeded, 5_u8);
     gate!(idt.invalid_opcode, 6_u8);

@@ -11,7 +11,7 @@ mod user_entry;
 
 pub use access::{compare, copy};
 pub use apic::{interrupt, set_timer, ticks};
-pub use cpu::{flush_page, flush_translations, halt_until_interrupt, registers, stop, switch_to};
+pub use cpu::{flush_page, flush_translations, halt_until_interrupt, let_interrupts_in, registers, stop, switch_to};
 pub use cpu::{port_in, port_out, port_out_bytes};
 pub use cpu::{touch_nothing, triple_fault};
 pub use descriptors::{TRAP_STACK_BYTES, TRAP_STACK_STRIDE, TRAP_STACKS, first_trap_stacks, prepare};

@@ -84,7 +84,8 @@ impl Process {
     }
 }
 
-/// Lets others run between two pages of a long copy, if there are any; a program that is ending gives it up.
+/// Lets others run between two pages of a long copy, if there are any (the agent, which loads programs, goes on at once); a program that is
+/// ending gives it up.
 async fn give_way(process: &Process) -> Result<(), KernReturn> {
     if executor::has_ready() {
         executor::give_way().await;

@@ -43,7 +43,7 @@ async fn run(process: Arc<Process>, number: u64, mut context: Box<UserContext>) 
 }
 
 async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64 {
-    let mut turn = Turn::begin();
+    let mut turn = Turn::next();
     loop {
         let mut has_waited = false;
         match (Ring3 { process, context, turn: &mut turn }).await {
@@ -74,10 +74,10 @@ async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64
         }
         // Calls and faults that never wait would keep the processor for ever otherwise: no interrupt is taken in them.
         if has_waited {
-            turn = Turn::begin();
+            turn = Turn::next();
         } else if turn.is_used_up(executor::has_urgent(), executor::has_ready()) {
             executor::give_way().await;
-            turn = Turn::begin();
+            turn = Turn::next();
         }
     }
 }
@@ -188,7 +188,7 @@ impl Future for Ring3<'_> {
                     // One that an interrupt found behind the last address of the lower half must not be entered again.
                     if turn.is_over(executor::has_urgent(), executor::has_ready()) {
                         // To the end of the queue, for another turn.
-                        **turn = Turn::begin();
+                        **turn = Turn::next();
                         waker.waker().wake_by_ref();
                         break Poll::Pending;
                     }

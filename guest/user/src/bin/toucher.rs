@@ -1,6 +1,7 @@
 //! Touches memory and says how long it took: `toucher [MiB] [passes] [read|write|stride N] [threads N]`.
 //!
-//! The first touch, one store in each page, makes them resident; it is told apart from the passes over pages that are.
+//! The first touch, one store in each page, makes them resident; it is told apart from the passes over pages that are. Many passes are
+//! timed in eight parts, and the best pass is one of the fastest part.
 #![cfg_attr(feature = "program", no_std, no_main)]
 
 extern crate alloc;
