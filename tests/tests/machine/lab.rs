@@ -190,9 +190,9 @@ impl Lab {
     }
 
     /// Starts `image` as [`Lab::start`] does, and drops the machine; the error, where that fails.
-    pub fn try_start(ram: RamFile, image: &[u8], setup: &Setup) -> Result<(), MachineError> {
+    pub fn try_start(ram: impl FnOnce() -> RamFile, image: &[u8], setup: &Setup) -> Result<(), MachineError> {
         let _alone = alone();
-        Machine::start(config(setup, Console::default()), ram, image).map(drop)
+        Machine::start(config(setup, Console::default()), ram(), image).map(drop)
     }
 
     /// Starts `image` on 8 MiB of RAM without stable storage.

@@ -180,7 +180,7 @@ pub const CASES: &[Case] = &[
     ("number_of_vcpus_outside_1_to_16_is_refused", &[Need::Kvm], || {
         for asked in [0, 17, u32::MAX] {
             let setup = Setup { vcpus: asked, ..Setup::default() };
-            let ram = RamFile::memfd(RAM_PAGES * PAGE).expect("a memfd");
+            let ram = || RamFile::memfd(RAM_PAGES * PAGE).expect("a memfd");
             let refused = Lab::try_start(ram, &Code::default().halt().image(), &setup);
             assert!(matches!(refused, Err(MachineError::Vcpus { asked: told }) if told == asked), "{refused:?}");
         }
