@@ -24,9 +24,6 @@ mod run_queues;
 mod shootdown;
 
 #[cfg(test)]
-#[path = "arch/strings.rs"]
-mod strings;
-#[cfg(test)]
 mod wakes;
 
 #[cfg(guest_image)]

@@ -109,7 +109,7 @@ pub fn exchange_table(frame: u64, index: u64, expected: u64, entry: u64) -> Resu
 /// Returns the index and the value of the first entry of a page table that is not zero, among those in `indices`.
 pub fn first_used(frame: u64, indices: Range<u64>) -> Option<(u64, u64)> {
     unsafe extern "C" {
-        /// See `arch/strings.rs`.
+        /// See `wirevm_strings::first_nonzero`.
         fn first_nonzero(words: *const u64, count: usize) -> usize;
     }
     let end = indices.end.min(512);

@@ -1,4 +1,5 @@
 //! The byte routines that compiled code calls and that a C library would bring, for code that has none: a kernel, and programs in ring 3.
+//! And a search that a kernel does of its page tables.
 //!
 //! They are string instructions: where ring 0 is emulated, one of those counts as one instruction however long it runs, and a quadword
 //! element costs as much as a byte. In assembly because a loop in Rust may be compiled into a call of the routine that it implements. They
@@ -83,6 +84,29 @@ macro_rules! routines {
     };
 }
 
+/// Defines `first_nonzero` under a name that begins with `prefix`: `usize first_nonzero(const uint64_t *words, size_t count)` returns the
+/// index of the first of `count` words that is not zero, or `count`.
+#[macro_export]
+macro_rules! first_nonzero {
+    ($prefix:literal) => {
+        core::arch::global_asm!(
+            ".pushsection .text.strings, \"ax\"",
+            // first_nonzero(words: rdi, count: rsi) -> index of the first word that is not zero, or count
+            concat!(".global ", $prefix, "first_nonzero"),
+            concat!($prefix, "first_nonzero:"),
+            "mov rcx, rsi",
+            "xor eax, eax",
+            "repe scasq",
+            "mov rax, rsi",
+            "je 2f",
+            "sub rax, rcx",
+            "dec rax",
+            "2: ret",
+            ".popsection",
+        );
+    };
+}
+
 #[cfg(test)]
 mod test {
     use std::vec;
@@ -90,12 +114,14 @@ mod test {
 
     // Under names of their own: the host's process has routines of these names already.
     routines!("guest_");
+    first_nonzero!("guest_");
 
     unsafe extern "C" {
         fn guest_memcpy(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8;
         fn guest_memmove(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8;
         fn guest_memset(to: *mut u8, byte: i32, bytes: usize) -> *mut u8;
         fn guest_memcmp(a: *const u8, b: *const u8, bytes: usize) -> i32;
+        fn guest_first_nonzero(words: *const u64, count: usize) -> usize;
     }
 
     fn sample(length: usize) -> Vec<u8> {
@@ -149,5 +175,16 @@ mod test {
         }
         // SAFETY: two slices of 2 bytes.
         assert!(unsafe { guest_memcmp([0xff, 0].as_ptr(), [1, 9].as_ptr(), 2) } > 0);
+    }
+
+    #[test]
+    fn search_finds_the_first_word_that_is_not_zero() {
+        for count in 0..20 {
+            for first in 0..=count {
+                let words: Vec<u64> = (0..count + 1).map(|at| if at < first { 0 } else { 1 << 63 }).collect();
+                // SAFETY: the vector has more than `count` words.
+                assert_eq!(unsafe { guest_first_nonzero(words.as_ptr(), count) }, first, "of {count} words");
+            }
+        }
     }
 }
