@@ -45,18 +45,19 @@ pub fn spawn_service(task: impl Future<Output = ()> + Send + 'static) {
 
 /// Makes this processor one that nobody waits for while it serves the host, or all programs, which may take long: it has no task's tables loaded,
 /// and another one looks after the moments that somebody waits for.
-pub fn before_service() {
+fn before_service() {
     percpu::leave_task();
     if timer::is_awaited() {
         wake_idle();
     }
 }
 
-/// Takes note of what has happened in the meantime; tells whether somebody is ready for it, or was before. Whoever serves for long
-/// calls this now and then, for no interrupt is taken and no moment comes in the kernel otherwise.
+/// Takes note of what has happened in the meantime, and leaves the task's tables that may have been loaded; tells whether somebody is ready.
+/// Whoever serves for long calls this now and then: no interrupt is taken and no moment comes in the kernel otherwise.
 pub fn look_around() -> bool {
     arch::let_interrupts_in();
     timer::expire();
+    before_service();
     has_ready()
 }
 

@@ -181,8 +181,6 @@ impl Service {
             let seen = events().seen(self.ring_vector);
             match commands.receive() {
                 Ok(Some(message)) => {
-                    // The last one may have loaded a task's tables.
-                    executor::before_service();
                     self.carry_out(&message).await;
                     if executor::look_around() {
                         // A host that always has a command more must not keep programs from running.
