@@ -2,7 +2,7 @@
 //!
 //! Every function here is safe to call. Those that take an [`AddressRange`] ask for pages to be locked, read
 //! in, written out or counted; none changes what an address holds or whether it is mapped, so a wrong range
-//! can only give an error.
+//! can only give an error. The one that drops pages takes a type that says that they are in a file.
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 // UNSAFETY: libc calls; each passes descriptors borrowed for the call, integers, and pointers to live locals.
 
@@ -17,6 +17,7 @@ use std::path::Path;
 use std::ptr;
 
 use crate::view::AddressRange;
+use crate::witness::UntouchedFile;
 
 /// Extent that another file shares (reflink, snapshot).
 pub(crate) const EXTENT_SHARED: u32 = 0x2000;
@@ -286,6 +287,14 @@ fn populate(range: AddressRange, advice: c_int) -> io::Result<()> {
             result => return result,
         }
     }
+}
+
+/// Gives the pages of a mapping back that holds what is in its file: they come from there again when they are touched.
+pub(crate) fn drop_pages(file: UntouchedFile) -> io::Result<()> {
+    let address = ptr::with_exposed_provenance_mut(file.address());
+    // SAFETY: the mapping is private and holds nothing but what its file does, says the type, so every address holds the same
+    // behind this.
+    check(unsafe { libc::madvise(address, file.bytes(), libc::MADV_DONTNEED) })
 }
 
 /// Locks the range in memory.

@@ -89,20 +89,32 @@ pub struct RamProbe {
 }
 
 impl RamFlush {
-    /// Makes a view of the RAM file and checks that syncing through it works (rule D2): its description is open
-    /// for reading and writing, and the kernel takes the mapping for shared.
+    /// Makes one; see [`RamFlush::several`].
     ///
     /// # Errors
     /// [`SyncStartError`].
     pub fn new(ram: &RamFile) -> Result<Self, SyncStartError> {
-        let view = View::new(ram)?;
-        if !witness::is_shared(view.addresses())? {
+        Self::several(ram, 1)?.pop().ok_or(SyncStartError::NotShared)
+    }
+
+    /// Makes `count` of them, each with a view of the RAM file, and checks that syncing through it works (rule D2): its description
+    /// is open for reading and writing, and the kernel takes the mapping for shared.
+    ///
+    /// # Errors
+    /// [`SyncStartError`].
+    pub fn several(ram: &RamFile, count: usize) -> Result<Vec<Self>, SyncStartError> {
+        let views = (0..count).map(|_| View::new(ram)).collect::<Result<Vec<_>, _>>()?;
+        let addresses: Vec<_> = views.iter().map(View::addresses).collect();
+        if !witness::are_shared(&addresses)? {
             return Err(SyncStartError::NotShared);
         }
-        let magic = sys::file_system_stat(view.file()).map_err(SyncStartError::FileSystem)?.magic.cast_signed();
-        // Why these and no others: see the module's documentation.
-        let flushes_what_is_written = matches!(magic, libc::EXT4_SUPER_MAGIC | libc::XFS_SUPER_MAGIC);
-        Ok(Self { view, flushes_what_is_written })
+        let flush = |view: View| {
+            let magic = sys::file_system_stat(view.file()).map_err(SyncStartError::FileSystem)?.magic.cast_signed();
+            // Why these and no others: see the module's documentation.
+            let flushes_what_is_written = matches!(magic, libc::EXT4_SUPER_MAGIC | libc::XFS_SUPER_MAGIC);
+            Ok(Self { view, flushes_what_is_written })
+        };
+        views.into_iter().map(flush).collect()
     }
 }
 

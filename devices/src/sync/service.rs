@@ -115,8 +115,8 @@ impl SyncService {
             return Ok(Self::unsupported(ram.pages()));
         }
         let mut workers = Vec::new();
-        for _ in 0..config.workers.max(1) {
-            workers.push(SyncWorker { flush: Box::new(RamFlush::new(ram)?), health: Box::new(RamProbe::new(ram)?) });
+        for flush in RamFlush::several(ram, config.workers.max(1))? {
+            workers.push(SyncWorker { flush: Box::new(flush), health: Box::new(RamProbe::new(ram)?) });
         }
         Self::with_backends(ram.pages(), config, workers, Box::new(RamProbe::new(ram)?), on_latch)
     }

@@ -1,31 +1,34 @@
 //! This process's memory map, as `/proc` tells it.
 
-use procfs::process::{MemoryMap, MemoryPageFlags, PageInfo, Process, VmFlags};
+use std::ops::ControlFlow;
 
+use procfs::process::{MemoryPageFlags, PageInfo, Process};
+
+use super::smaps::{Mapping, Smaps};
 use super::{PAGE_BYTES, WitnessError};
 use crate::view::AddressRange;
 
 /// Pages whose entries are read at a time.
 const PAGES_AT_ONCE: usize = 1 << 14;
 
-/// The part of a mapping that lies in a range.
-struct Part {
-    start: usize,
-    end: usize,
-    flags: VmFlags,
-}
-
-/// Tells whether a mapping is one that the kernel takes for shared and writable through its file.
+/// Tells whether all these are in mappings that the kernel takes for shared and writable through their files.
 ///
 /// It does not for a shared mapping of a description that is open for reading only: `msync` of such a one
 /// writes nothing and reports success (rule D2).
 ///
 /// # Errors
 /// [`WitnessError::Proc`].
-pub(crate) fn is_shared(range: AddressRange) -> Result<bool, WitnessError> {
-    let parts = overlapping(range)?;
-    let covered: usize = parts.iter().map(|part| part.end - part.start).sum();
-    Ok(covered == range.bytes() && parts.iter().all(|part| part.flags.contains(VmFlags::SH)))
+pub(crate) fn are_shared(ranges: &[AddressRange]) -> Result<bool, WitnessError> {
+    let last = ranges.iter().map(|range| range.end()).max().unwrap_or(0);
+    // The list is read once for all, and no further than to the last.
+    let mut missing: usize = ranges.iter().map(|range| range.bytes()).sum();
+    Smaps::of_this_process()?.each(|mapping| {
+        for part in ranges.iter().filter_map(|range| part(mapping, *range)).filter(|part| part.writes_back) {
+            missing = missing.saturating_sub(part.end - part.start);
+        }
+        if mapping.end < last { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(missing == 0)
 }
 
 /// Counts the pages of a range that are present and in a locked mapping.
@@ -34,7 +37,7 @@ pub(super) fn locked_pages(range: AddressRange) -> Result<u64, WitnessError> {
     let process = myself()?;
     let mut pagemap = process.pagemap().map_err(failed)?;
     let mut locked = 0;
-    for part in overlapping(range)?.iter().filter(|part| part.flags.contains(VmFlags::LO)) {
+    for part in overlapping(range)?.iter().filter(|part| part.is_locked) {
         let (mut page, last) = (part.start / PAGE_BYTES, part.end / PAGE_BYTES);
         while page < last {
             let next = last.min(page + PAGES_AT_ONCE);
@@ -57,13 +60,6 @@ pub(super) fn vm_lck_bytes() -> Result<u64, WitnessError> {
     Ok(status.vmlck.unwrap_or(0) * 1024)
 }
 
-/// Returns the resident bytes of all mappings but those of the file with that inode number.
-pub(super) fn resident_besides(inode: u64) -> Result<u64, WitnessError> {
-    let maps = myself()?.smaps().map_err(|source| WitnessError::Proc { what: "the memory map", source })?;
-    let others = maps.into_iter().filter(|map| map.inode != inode);
-    Ok(others.filter_map(|map| map.extension.map.get("Rss").copied()).sum())
-}
-
 fn myself() -> Result<Process, WitnessError> {
     Process::myself().map_err(|source| WitnessError::Proc { what: "the folder in /proc", source })
 }
@@ -73,14 +69,19 @@ fn is_present(info: &PageInfo) -> bool {
 }
 
 /// Returns the parts of mappings that lie in a range.
-fn overlapping(range: AddressRange) -> Result<Vec<Part>, WitnessError> {
-    let maps = myself()?.smaps().map_err(|source| WitnessError::Proc { what: "the memory map", source })?;
-    let part = |map: MemoryMap| {
-        let start = usize::try_from(map.address.0).ok()?.max(range.address());
-        let end = usize::try_from(map.address.1).ok()?.min(range.end());
-        (start < end).then_some(Part { start, end, flags: map.extension.vm_flags })
-    };
-    Ok(maps.into_iter().filter_map(part).collect())
+fn overlapping(range: AddressRange) -> Result<Vec<Mapping>, WitnessError> {
+    let mut parts = Vec::new();
+    Smaps::of_this_process()?.each(|mapping| {
+        parts.extend(part(mapping, range));
+        if mapping.end < range.end() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(parts)
+}
+
+/// Returns the part of a mapping that lies in a range; none where they have nothing in common.
+fn part(mapping: Mapping, range: AddressRange) -> Option<Mapping> {
+    let (start, end) = (mapping.start.max(range.address()), mapping.end.min(range.end()));
+    (start < end).then_some(Mapping { start, end, ..mapping })
 }
 
 #[cfg(test)]
@@ -89,14 +90,14 @@ mod test {
     use std::os::unix::fs::FileExt;
 
     use vm_memory::FileOffset;
-    use vm_memory::mmap::MmapRegionBuilder;
+    use vm_memory::mmap::{MmapRegion, MmapRegionBuilder};
 
-    use super::{entries, is_shared};
+    use super::{are_shared, entries};
     use crate::sys;
     use crate::view::AddressRange;
 
     /// Maps a new file of four pages for reading, shared, through a description with or without the right to write.
-    fn is_shared_through(writable: bool) -> bool {
+    fn mapped_through(writable: bool) -> MmapRegion<()> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("file");
         File::create(&path).and_then(|file| file.write_all_at(&[1; 4 * 4096], 0)).expect("a file");
@@ -110,12 +111,17 @@ mod test {
         let range = AddressRange::of(&region);
         sys::msync(range).expect("msync reports success either way");
         assert_eq!(entries(range).expect("/proc"), 1);
-        is_shared(range).expect("/proc")
+        region
     }
 
     #[test]
-    fn is_shared_only_through_a_description_that_can_write() {
-        assert!(is_shared_through(true));
-        assert!(!is_shared_through(false), "msync through such a view writes nothing (D2)");
+    fn mapping_is_shared_only_through_a_description_that_can_write() {
+        let [good, also, bad] = [true, true, false].map(mapped_through);
+        let [good, also, bad] = [&good, &also, &bad].map(AddressRange::of);
+        let are_shared = |ranges: &[AddressRange]| are_shared(ranges).expect("/proc");
+        assert!(are_shared(&[good]) && are_shared(&[also, good]));
+        for ranges in [&[bad][..], &[good, bad], &[bad, also, good]] {
+            assert!(!are_shared(ranges), "msync through such a view writes nothing (D2)");
+        }
     }
 }

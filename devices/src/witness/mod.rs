@@ -4,17 +4,23 @@
 //! what it says can be held against what they say. It reads the file through a description of its own and never
 //! with `O_DIRECT`, which would write dirty pages back by itself.
 
+mod footprint;
+mod given_back;
 mod maps;
+mod smaps;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use procfs::ProcError;
 use wirevm_abi::{PAGE_SIZE, RamRange};
 
-pub(crate) use self::maps::is_shared;
+pub use self::footprint::{Footprint, FootprintWatch, Peak, SAMPLE_INTERVAL};
+pub(crate) use self::given_back::UntouchedFile;
+pub use self::given_back::give_program_back;
+pub(crate) use self::maps::are_shared;
 use crate::ramfile::{RamFile, RamFileError};
 use crate::sys;
 use crate::view::{View, ViewError};
@@ -120,9 +126,15 @@ impl Witness {
     /// # Errors
     /// [`WitnessError`].
     pub fn overhead_bytes(&self) -> Result<u64, WitnessError> {
-        let metadata =
-            self.file.metadata().map_err(|source| WitnessError::Kernel { what: "the RAM file's inode", source })?;
-        maps::resident_besides(metadata.ino())
+        self.footprint()?.bytes()
+    }
+
+    /// Returns what looks again and again at the bytes that this process keeps resident besides guest RAM.
+    ///
+    /// # Errors
+    /// [`WitnessError`].
+    pub fn footprint(&self) -> Result<Footprint, WitnessError> {
+        Footprint::of_this_process(&self.file)
     }
 
     /// Returns how many map entries the view lies in.
