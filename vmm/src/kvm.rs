@@ -2,7 +2,7 @@
 
 use std::io;
 
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 use wirevm_abi::RAM_BASE;
 
@@ -56,16 +56,22 @@ const NEEDED: [(Cap, &str); 6] = [
     (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
 ];
 
-/// Checks that a processor of this host can address a RAM of `bytes` bytes.
+/// Asks KVM which processor it can offer. To put the answer together takes it a good part of a millisecond, so it is asked once.
 ///
 /// # Errors
-/// [`KvmError::AddressWidth`] when it cannot, [`KvmError::Open`] when KVM does not tell.
-pub fn check_ram(kvm: &Kvm, bytes: u64) -> Result<(), KvmError> {
+/// [`KvmError::Open`] when KVM does not tell.
+pub fn processor(kvm: &Kvm) -> Result<CpuId, KvmError> {
+    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(|error| KvmError::Open(io::Error::from_raw_os_error(error.errno())))
+}
+
+/// Checks that the [`processor`] of this host can address a RAM of `bytes` bytes.
+///
+/// # Errors
+/// [`KvmError::AddressWidth`] when it cannot.
+pub fn check_ram(processor: &CpuId, bytes: u64) -> Result<(), KvmError> {
     const ADDRESS_SIZES: u32 = 0x8000_0008;
-    let leaves = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(|error| KvmError::Open(io::Error::from_raw_os_error(error.errno())))?;
-    let sizes = leaves.as_slice().iter().find(|leaf| leaf.function == ADDRESS_SIZES);
+    let sizes = processor.as_slice().iter().find(|leaf| leaf.function == ADDRESS_SIZES);
     // The least that any processor with 64-bit mode has.
     let bits = sizes.map_or(36, |leaf| leaf.eax & 0xff);
     let reach = 1_u64.checked_shl(bits).unwrap_or(u64::MAX);

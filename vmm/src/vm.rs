@@ -208,12 +208,12 @@ fn read_descriptors(file: &File) -> Option<Vec<(String, u64)>> {
     file.read_exact_at(&mut header, 0).ok()?;
     let [name_bytes, count, descriptors, data] = [4, 8, 16, 20].map(|at| word(&header, at));
     let name_bytes = usize::try_from(name_bytes?).ok()?;
+    let size = DESCRIPTOR_BYTES + name_bytes;
+    let mut all = vec![0; size.checked_mul(usize::try_from(count?).ok()?)?];
+    file.read_exact_at(&mut all, u64::from(descriptors?)).ok()?;
     let mut counters = Vec::new();
-    for index in 0..count? {
-        let size = DESCRIPTOR_BYTES + name_bytes;
-        let mut descriptor = vec![0; size];
-        file.read_exact_at(&mut descriptor, u64::from(descriptors?) + u64::from(index) * size as u64).ok()?;
-        let offset = word(&descriptor, 8)?;
+    for descriptor in all.chunks_exact(size) {
+        let offset = word(descriptor, 8)?;
         let name = descriptor.get(DESCRIPTOR_BYTES..)?;
         let name = name.split(|byte| *byte == 0).next()?;
         counters.push((String::from_utf8_lossy(name).into_owned(), u64::from(data? + offset)));

@@ -16,7 +16,7 @@ use wirevm_abi::boot::{BootInfo, MAGIC, PageRun};
 use wirevm_abi::{PAGE_SIZE, RAM_BASE, VERSION};
 use zerocopy::IntoBytes;
 
-use crate::memory::{GuestRam, write_before_boot};
+use crate::memory::{GuestRam, clear_before_boot, write_before_boot};
 
 /// Interrupt vector of the rings.
 pub const RING_VECTOR: u8 = 0x30;
@@ -48,7 +48,9 @@ pub fn load(
     with: BootWith<'_>,
 ) -> Result<(), ImageError> {
     if !fresh {
-        clear_reserved(ram, layout)?;
+        // The image's zero-initialised part, the rings and the tables count on zero pages; an older file holds anything.
+        clear_before_boot(ram, layout.reserved_pages())
+            .map_err(|error| ImageError::Place(vm_memory::GuestMemoryError::IOError(error)))?;
     }
     // The loader places every segment where its physical address says; `Image` has checked that this is RAM.
     Elf::load(ram.loader(), None, &mut Cursor::new(image.bytes()), None).map_err(ImageError::Load)?;
@@ -87,15 +89,6 @@ fn zero_runs(ram_pages: u64, reserved: u64, fresh: bool) -> [PageRun; wirevm_abi
         *first = PageRun { first: reserved, pages: ram_pages - reserved };
     }
     runs
-}
-
-/// The image's zero-initialised part, the rings and the tables count on zero pages; an older file holds anything.
-fn clear_reserved(ram: &GuestRam, layout: &BootLayout) -> Result<(), ImageError> {
-    let zero = [0; 4096];
-    for page in 0..layout.reserved_pages() {
-        write_before_boot(ram, RAM_BASE + page * PAGE_SIZE, &zero).map_err(ImageError::Place)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

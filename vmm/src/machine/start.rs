@@ -1,9 +1,11 @@
 //! Putting a machine together and setting it going.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 
+use kvm_bindings::CpuId;
 use kvm_ioctls::{Kvm, VcpuFd};
 use vmm_sys_util::eventfd::EventFd;
 use wirevm_abi::boot::MAX_VCPUS;
@@ -80,7 +82,6 @@ pub(super) struct Writers {
 /// Starts a machine; see [`Machine::start`].
 pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result<Machine, MachineError> {
     let kvm = kvm::open()?;
-    kvm::check_ram(&kvm, ram.size_bytes())?;
     if !(1..=MAX_VCPUS).contains(&u64::from(config.vcpus)) {
         return Err(MachineError::Vcpus { asked: config.vcpus });
     }
@@ -91,16 +92,32 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
     let memory = Arc::new(GuestRam::map(&ram)?);
     let interrupts = Arc::new(interrupts(config.vcpus, &memory, &layout).map_err(host("events"))?);
     let notified = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("events"))?;
-    let vm = virtual_machine(&kvm, &memory, &interrupts, &notified)?;
-    let vcpus = make_vcpus(&kvm, &vm, &config, &layout)?;
-
     let (handles, commands) = VcpuHandles::new(config.vcpus);
     let handles = Arc::new(handles);
     let shared = Shared::new(Arc::clone(&handles), Arc::clone(&memory), Arc::clone(&ram), layout);
     let shared = Arc::new(shared.map_err(host("events"))?);
-    let view = Arc::new(View::new(&ram)?);
-    let services = services(&config, &ram, &memory, &view, &shared, (&layout, interrupts.line(COMPLETION)))?;
-    let witness = Witness::new(view, &ram)?;
+    let (root, count, stepping) = (RAM_BASE + layout.tables_page() * PAGE_SIZE, config.vcpus, config.single_step);
+    let (machine, services) = thread::scope(|scope| {
+        // KVM takes its time, and waits several times for what other processors do. The host's services need nothing of it.
+        let machine = thread::Builder::new().name("wirevm-kvm".to_owned()).spawn_scoped(scope, || {
+            let processor = kvm::processor(&kvm)?;
+            kvm::check_ram(&processor, ram.size_bytes())?;
+            let vm = virtual_machine(&kvm, &memory, &interrupts, &notified)?;
+            let vcpus = make_vcpus(&kvm, &processor, &vm, root, count, stepping)?;
+            Ok::<_, MachineError>((vm, vcpus))
+        });
+        let machine = machine.map_err(host("thread for KVM"));
+        let start_services = || {
+            let view = Arc::new(View::new(&ram)?);
+            let services = services(&config, &ram, &memory, &view, &shared, (&layout, interrupts.line(COMPLETION)))?;
+            Ok::<_, MachineError>((Witness::new(view, &ram)?, services))
+        };
+        let services = start_services();
+        let machine = machine.and_then(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        (machine, services)
+    });
+    // Where both fail, what KVM said is told, whichever was first.
+    let ((vm, vcpus), (witness, services)) = (machine?, services?);
     let rings = (layout.command_ring(), layout.reply_ring());
     let ended = shared.ended_event().map_err(host("events"))?;
     let channel = Channel::new(Arc::clone(&memory), rings, interrupts.line(RING), notified, ended)
@@ -166,18 +183,25 @@ fn virtual_machine(
     Ok(vm)
 }
 
-/// Creates all vCPUs, in the contract's entry state but for where they start.
-fn make_vcpus(kvm: &Kvm, vm: &Vm, config: &MachineConfig, layout: &BootLayout) -> Result<Vec<VcpuFd>, MachineError> {
-    let root = RAM_BASE + layout.tables_page() * PAGE_SIZE;
+/// Creates all vCPUs, in the contract's entry state but for where they start. Each leaves the guest after every instruction if
+/// `stepping`.
+fn make_vcpus(
+    kvm: &Kvm,
+    processor: &CpuId,
+    vm: &Vm,
+    root: u64,
+    count: u32,
+    stepping: bool,
+) -> Result<Vec<VcpuFd>, MachineError> {
     let make = |index| {
         let vcpu = vm.create_vcpu(index)?;
-        set_up(kvm, &vcpu, index, root)?;
-        if config.single_step {
+        set_up(kvm, processor, &vcpu, index, root)?;
+        if stepping {
             single_step(&vcpu)?;
         }
         Ok(vcpu)
     };
-    (0..config.vcpus).map(make).collect()
+    (0..count).map(make).collect()
 }
 
 fn services(

@@ -3,7 +3,7 @@
 //! An image that runs here then runs on any other host of the contract: nothing is offered that an emulated ring 0
 //! cannot execute, or that a guest without XSAVE cannot keep across a switch.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::CpuId;
 use kvm_ioctls::{Cap, Kvm};
 
 /// Leaf 1 ECX: CMPXCHG16B, x2APIC, TSC deadline, RDRAND, hypervisor.
@@ -36,9 +36,9 @@ const EXTENDED_ECX: u32 = 1;
 /// Leaf 0x80000001 EDX: SYSCALL, no-execute, 64-bit mode.
 const EXTENDED_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 29;
 
-/// Returns the leaves for vCPU `index`.
-pub fn leaves(kvm: &Kvm, index: u32) -> Result<CpuId, kvm_ioctls::Error> {
-    let mut leaves = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
+/// Returns the leaves for vCPU `index` out of what KVM supports.
+pub fn leaves(kvm: &Kvm, supported: &CpuId, index: u32) -> CpuId {
+    let mut leaves = supported.clone();
     leaves.retain(|leaf| !LEFT_OUT.contains(&leaf.function));
     for leaf in leaves.as_mut_slice() {
         match (leaf.function, leaf.index) {
@@ -59,5 +59,5 @@ pub fn leaves(kvm: &Kvm, index: u32) -> Result<CpuId, kvm_ioctls::Error> {
             _ => (),
         }
     }
-    Ok(leaves)
+    leaves
 }

@@ -1,8 +1,8 @@
 //! The registers a guest starts with: the entry state of the contract.
 
 use kvm_bindings::{
-    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_MP_STATE_RUNNABLE, kvm_guest_debug, kvm_mp_state, kvm_regs,
-    kvm_segment,
+    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_MP_STATE_RUNNABLE, kvm_guest_debug, kvm_mp_state,
+    kvm_regs, kvm_segment,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 use wirevm_abi::request::VcpuStart;
@@ -52,12 +52,12 @@ const fn failed(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateEr
 }
 
 /// Puts a vCPU into the contract's entry state, on the tables at `root`, as far as that is known before it starts: see
-/// [`enter`].
+/// [`enter`]. `supported` is the processor that KVM can offer.
 ///
 /// # Errors
 /// [`StateError`] naming what KVM refused.
-pub fn set_up(kvm: &Kvm, vcpu: &VcpuFd, index: u32, root: u64) -> Result<(), StateError> {
-    let leaves = super::cpuid::leaves(kvm, index).map_err(failed("CPUID"))?;
+pub fn set_up(kvm: &Kvm, supported: &CpuId, vcpu: &VcpuFd, index: u32, root: u64) -> Result<(), StateError> {
+    let leaves = super::cpuid::leaves(kvm, supported, index);
     vcpu.set_cpuid2(&leaves).map_err(failed("CPUID"))?;
     let mut special = vcpu.get_sregs().map_err(failed("special registers"))?;
     special.cr0 = CR0;
