@@ -1,7 +1,9 @@
 //! A script, or programs, from the options to the report, on one host.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use wirevm_agent::{Command, MAIN_TASK, Reply, Request};
 use wirevm_devices::durability::Durability;
 use wirevm_map::KernReturn;
@@ -196,10 +198,20 @@ pub fn boot(machine: &Machine, report: &mut MachineReport) -> Result<(), Command
         CommandError::new(exit, format!("before it took commands: {outcome}"))
     })?;
     report.boot_time = booted.elapsed;
+    report.first_entry_monotonic_ns = machine.first_entry().map(monotonic_ns);
     report.boot_instructions = booted.instructions.filter(|count| *count >= EMULATED_RING_0);
     let ring_0 = if report.boot_instructions.is_some() { "ring 0 emulated" } else { "ring 0 native" };
     report.kvm = report.kvm.take().map(|kvm| format!("{kvm}, {ring_0}"));
     Ok(())
+}
+
+/// Returns a moment that has passed as nanoseconds of `CLOCK_MONOTONIC`, whose numbers other processes can be told.
+fn monotonic_ns(moment: Instant) -> u64 {
+    // It is the clock behind `Instant`, which does not show its numbers.
+    let now = clock_gettime(ClockId::Monotonic);
+    let ago = moment.elapsed();
+    let now = Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0));
+    u64::try_from(now.saturating_sub(ago).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Tells whether KVM can run a machine of ours: what it is, or what is in the way.

@@ -63,6 +63,12 @@ impl Machine {
         self.shared.wait_ready()
     }
 
+    /// Returns when the first vCPU entered the guest, which is the moment before its first `KVM_RUN`; none before.
+    #[must_use]
+    pub fn first_entry(&self) -> Option<Instant> {
+        self.shared.first_entry()
+    }
+
     /// Waits until the machine has ended and says how.
     #[must_use]
     pub fn wait(&self) -> Outcome {

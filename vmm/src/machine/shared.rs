@@ -39,6 +39,8 @@ pub struct Shared {
     ended: EventFd,
     /// When the first vCPU started.
     started: OnceLock<Instant>,
+    /// When a vCPU first entered the guest: the first one, which starts the others.
+    entered: OnceLock<Instant>,
     /// The way to the vCPUs.
     pub(super) vcpus: Arc<VcpuHandles>,
     memory: Arc<GuestRam>,
@@ -62,6 +64,7 @@ impl Shared {
             changed: Condvar::new(),
             ended: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             started: OnceLock::new(),
+            entered: OnceLock::new(),
             vcpus,
             memory,
             ram,
@@ -72,6 +75,11 @@ impl Shared {
     /// Says that the first vCPU starts now, and returns when that was.
     pub fn start(&self) -> Instant {
         *self.started.get_or_init(Instant::now)
+    }
+
+    /// Returns when the guest's first instruction was about to be carried out, if it was.
+    pub fn first_entry(&self) -> Option<Instant> {
+        self.entered.get().copied()
     }
 
     /// Waits until `done` of the progress, and returns what `then` makes of it.
@@ -138,6 +146,10 @@ impl Shared {
 }
 
 impl VcpuListener for Shared {
+    fn on_first_entry(&self) {
+        self.entered.get_or_init(Instant::now);
+    }
+
     fn on_ready(&self, instructions: Option<u64>) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = self.started.get().map_or(Duration::ZERO, Instant::elapsed);

@@ -29,6 +29,8 @@ pub enum Command {
 
 /// What a vCPU tells its machine.
 pub trait VcpuListener: Send + Sync {
+    /// The vCPU enters the guest next, for the first time.
+    fn on_first_entry(&self);
     /// The guest takes commands; `instructions` were carried out so far, where somebody counts them.
     fn on_ready(&self, instructions: Option<u64>);
     /// The vCPU will not run again, for this reason.
@@ -84,6 +86,7 @@ fn run_until_end(context: &mut VcpuContext) -> Outcome {
         return error(context, refused.to_string());
     }
     let mut stepping = context.meter.steps_at_first();
+    context.listener.on_first_entry();
     loop {
         match context.commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Outcome::Stopped,

@@ -62,6 +62,9 @@ pub(super) struct MachineDocument<'a> {
     /// Guest instructions from entry to the agent being ready; null where they can't be counted.
     boot_instructions: Option<u64>,
     boot_ns: u64,
+    /// When the guest was first entered, as `CLOCK_MONOTONIC` told it, in nanoseconds: whoever starts the program and has looked at that
+    /// clock before knows how long that took. Null where there is no guest.
+    first_entry_monotonic_ns: Option<u64>,
     notes: &'a [String],
 }
 
@@ -147,6 +150,7 @@ impl<'a> From<&'a MachineReport> for MachineDocument<'a> {
             previous_end: machine.previous_end,
             boot_instructions: machine.boot_instructions,
             boot_ns: nanoseconds(machine.boot_time),
+            first_entry_monotonic_ns: machine.first_entry_monotonic_ns,
             notes: &machine.notes,
         }
     }
@@ -237,6 +241,7 @@ mod test {
             "previous_end": null,
             "boot_instructions": 31337,
             "boot_ns": 12345000,
+            "first_entry_monotonic_ns": 987654321,
             "notes": [],
         });
         assert_eq!(document["machine"], machine);

@@ -60,6 +60,8 @@ pub struct MachineReport {
     pub boot_instructions: Option<u64>,
     /// Time from entry to the agent being ready.
     pub boot_time: Duration,
+    /// When the guest was first entered, in nanoseconds of `CLOCK_MONOTONIC`; none where there is no guest.
+    pub first_entry_monotonic_ns: Option<u64>,
     /// Sentences that the user should know, such as why sync is not supported.
     pub notes: Vec<String>,
 }
@@ -165,6 +167,7 @@ mod test {
             previous_end: None,
             boot_instructions: Some(31_337),
             boot_time: Duration::from_micros(12_345),
+            first_entry_monotonic_ns: Some(987_654_321),
             notes: vec![],
         }
     }
