@@ -15,6 +15,7 @@ use wirevm_abi::PAGE_SIZE;
 use wirevm_devices::durability::Durability;
 use wirevm_devices::faults::HostFaults;
 use wirevm_devices::ramfile::PreviousEnd;
+use wirevm_devices::witness::give_program_back;
 use wirevm_vmm::boot::{ArchiveBuilder, Image, place};
 use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm, signal};
 
@@ -76,13 +77,27 @@ impl Prepared {
     /// [`CommandError`] of the part that failed; a RAM file that was made for this run is removed again.
     pub fn start(self) -> Result<(Machine, MachineReport), CommandError> {
         let Ram { ram, made, .. } = self.ram;
+        // What has read the command line is not needed beside what starts a machine.
+        give_back();
         match Machine::start(self.config, ram, &self.image) {
-            Ok(machine) => Ok((machine, self.report)),
+            Ok(machine) => {
+                // And the image, which the guest has a copy of by now. It runs, so this keeps nobody waiting.
+                give_back();
+                Ok((machine, self.report))
+            }
             Err(error) => {
                 remove_again(made);
                 Err(start_error(error))
             }
         }
+    }
+}
+
+/// Gives the memory of this program's own files back, as far as it is not needed again.
+fn give_back() {
+    match give_program_back() {
+        Ok(bytes) => log::debug!("{} KiB of this program's own files were given back", bytes / 1024),
+        Err(error) => log::debug!("this program's own files stay in its memory: {error}"),
     }
 }
 
