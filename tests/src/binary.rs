@@ -135,7 +135,16 @@ impl Wirevm {
     /// # Panics
     /// When the binary cannot be started or runs longer than two minutes.
     #[must_use]
-    pub fn run(mut self) -> Finished {
+    pub fn run(self) -> Finished {
+        self.run_beside(|_| ()).0
+    }
+
+    /// Runs to the end, and calls `look` with the number of the process as soon as there is one.
+    ///
+    /// # Panics
+    /// As [`Wirevm::run`].
+    #[must_use]
+    pub fn run_beside<T>(mut self, look: impl FnOnce(u32) -> T) -> (Finished, T) {
         let start = Instant::now();
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().expect("wirevm starts");
@@ -147,6 +156,7 @@ impl Wirevm {
             }
         });
         let id = child.id();
+        let seen = look(id);
         let watch = std::thread::spawn(move || child.wait_with_output());
         while !watch.is_finished() {
             if start.elapsed() > LIMIT {
@@ -157,12 +167,13 @@ impl Wirevm {
         }
         let output = watch.join().expect("the waiting thread").expect("wirevm's output");
         writer.join().expect("the writing thread");
-        Finished {
+        let finished = Finished {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).expect("text on standard output"),
             stderr: String::from_utf8(output.stderr).expect("text on standard error"),
             elapsed: start.elapsed(),
-        }
+        };
+        (finished, seen)
     }
 }
 

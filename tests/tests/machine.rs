@@ -14,6 +14,8 @@ mod disk;
 mod doorbell;
 #[path = "machine/flood.rs"]
 mod flood;
+#[path = "machine/footprint.rs"]
+mod footprint;
 #[path = "machine/guests.rs"]
 mod guests;
 #[path = "machine/lab.rs"]
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         doorbell::CASES,
         programs::CASES,
         trials::CASES,
+        footprint::CASES,
         waits::CASES,
         vcpus::CASES,
     ];
