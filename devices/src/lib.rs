@@ -4,6 +4,7 @@ pub mod bus;
 pub mod completion;
 pub mod durability;
 pub mod faults;
+pub mod folio;
 pub mod guest_memory;
 pub mod hypercall;
 pub mod interrupt;

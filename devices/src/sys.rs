@@ -78,7 +78,8 @@ struct CachestatRange {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cachestat {
-    cache: u64,
+    /// Pages in the cache.
+    pub(crate) cache: u64,
     /// Dirty pages.
     pub(crate) dirty: u64,
     /// Pages being written back.
@@ -132,6 +133,11 @@ pub(crate) fn drop_clean_cache(file: &File) -> io::Result<()> {
 /// Starts reading a file range into the cache, in single pages and large requests.
 pub(crate) fn start_reading(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     advise_file(file, offset, bytes, libc::POSIX_FADV_WILLNEED)
+}
+
+/// Tells the kernel not to read ahead of reads through this description: what they bring in are single pages.
+pub(crate) fn advise_file_random(file: &File) -> io::Result<()> {
+    advise_file(file, 0, 0, libc::POSIX_FADV_RANDOM)
 }
 
 fn advise_file(file: &File, offset: u64, bytes: u64, advice: c_int) -> io::Result<()> {

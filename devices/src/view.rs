@@ -8,9 +8,11 @@ use vm_memory::FileOffset;
 use vm_memory::mmap::{MmapRegion, MmapRegionBuilder, MmapRegionError};
 use wirevm_abi::PAGE_SIZE;
 
+use crate::folio::FolioPolicy;
 use crate::page_run::PageRun;
 use crate::ramfile::{RamFile, RamFileError};
 use crate::sys;
+use crate::witness::{BlockDevice, PAGE_BYTES};
 
 /// A range of this process's addresses, to hand to system calls. It gives no access to what it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,13 +82,16 @@ pub struct View {
 struct Image {
     data_offset: u64,
     pages: u64,
-    /// False for a memfd.
-    is_file: bool,
+    /// None for a memfd, whose memory is not a file's.
+    folio: Option<FolioPolicy>,
+    /// How many pages the kernel reads ahead of the file, where it matters and is known.
+    read_ahead_pages: Option<u64>,
 }
 
 impl AddressRange {
     /// Returns the addresses of a mapping.
-    pub(crate) fn of(region: &MmapRegion<()>) -> Self {
+    #[must_use]
+    pub fn of(region: &MmapRegion<()>) -> Self {
         Self { address: region.as_ptr().expose_provenance(), bytes: region.size() }
     }
 
@@ -108,31 +113,46 @@ impl AddressRange {
         self.address + self.bytes
     }
 
+    /// Returns the first of the range's pages, at most that many.
+    #[must_use]
+    pub fn up_to_pages(self, pages: usize) -> Self {
+        Self { bytes: self.bytes.min(pages.saturating_mul(PAGE_BYTES)), ..self }
+    }
+
     /// Returns the number of whole pages.
     #[must_use]
-    pub fn pages(self) -> usize {
-        usize::try_from(PAGE_SIZE).map_or(0, |page| self.bytes / page)
+    pub const fn pages(self) -> usize {
+        self.bytes / PAGE_BYTES
     }
 }
 
 impl View {
     /// Maps the image of a RAM file anew.
     ///
-    /// A view of a file is told once, before anything touches it, that access is random: faults then bring in
-    /// single pages, and a small sync writes a small amount (rule D7). Views stay out of core dumps.
+    /// A view of a file is told once, before anything touches it, that access is random, unless the RAM's [`FolioPolicy`] is
+    /// [`FolioPolicy::Bulk`]: faults then bring in single pages, and a small sync writes a small amount (rule D7). Views stay
+    /// out of core dumps.
     ///
     /// # Errors
     /// [`ViewError`] when the file can't be opened again, mapped, or advised.
     pub fn new(ram: &RamFile) -> Result<Self, ViewError> {
         let file = ram.reopen().map_err(ViewError::Reopen)?;
-        let image = Image { data_offset: ram.data_offset(), pages: ram.pages(), is_file: ram.is_file() };
+        let folio = ram.is_file().then_some(ram.folio());
+        let read_ahead_pages = match folio {
+            // Where it is not to be had, folios are smaller than they might be.
+            Some(FolioPolicy::Balanced) => {
+                BlockDevice::under(&file).ok().flatten().and_then(|device| device.read_ahead_pages())
+            }
+            _ => None,
+        };
+        let image = Image { data_offset: ram.data_offset(), pages: ram.pages(), folio, read_ahead_pages };
         Self::map(file, image, libc::PROT_READ)
     }
 
     /// Maps the same image anew through another description, for dirtying pages without storing to them. Short-lived: it
     /// is the one kind of view that is writable.
     pub(crate) fn fresh_writable(&self) -> Result<Self, ViewError> {
-        let file = sys::reopen(&self.file).map_err(ViewError::ReopenView)?;
+        let file = self.reopen().map_err(ViewError::ReopenView)?;
         Self::map(file, self.image, libc::PROT_READ | libc::PROT_WRITE)
     }
 
@@ -148,7 +168,7 @@ impl View {
             .map_err(|source| ViewError::Map { bytes, source })?;
         let view = Self { region, file, image };
         let refused = |advice| move |source| ViewError::Advice { advice, bytes, source };
-        if image.is_file {
+        if image.folio.is_some_and(FolioPolicy::is_read_by_pages) {
             sys::advise_random(view.addresses()).map_err(refused("random"))?;
         }
         sys::advise_no_dump(view.addresses()).map_err(refused("no dump"))?;
@@ -184,6 +204,22 @@ impl View {
             return Err(ViewError::Outside { run, ram_pages: self.image.pages });
         }
         Ok((self.image.data_offset + run.first() * PAGE_SIZE, run.pages() * PAGE_SIZE))
+    }
+
+    /// Opens a description of the file that knows of no advice.
+    pub(crate) fn reopen(&self) -> io::Result<File> {
+        sys::reopen(&self.file)
+    }
+
+    /// Returns the policy for the folios of a file; none for a memfd.
+    #[must_use]
+    pub const fn folio(&self) -> Option<FolioPolicy> {
+        self.image.folio
+    }
+
+    /// Returns how many pages the kernel reads ahead of the file; none where it is not known, or does not matter.
+    pub(crate) const fn read_ahead_pages(&self) -> Option<u64> {
+        self.image.read_ahead_pages
     }
 
     /// Returns the view's own open file description.

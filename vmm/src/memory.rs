@@ -16,6 +16,8 @@ use wirevm_abi::{PAGE_SIZE, RAM_BASE, RamRange};
 use wirevm_devices::guest_memory::{BackingLostError, GuestMemory};
 use wirevm_devices::last_words::{self, Watched};
 use wirevm_devices::ramfile::{RamFile, RamFileError};
+use wirevm_devices::view::AddressRange;
+use wirevm_devices::witness::{self, FolioPages, WitnessError};
 
 /// Setting up guest RAM failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +68,7 @@ impl GuestRam {
         let file = Arc::new(ram.reopen().map_err(MemoryError::Reopen)?);
         let offset = FileOffset::from_arc(Arc::clone(&file), ram.data_offset());
         let region = MmapRegion::from_file(offset, size).map_err(|source| MemoryError::Map { bytes, source })?;
-        if ram.is_file() {
+        if ram.is_read_by_pages() {
             // Given before the first touch (rule D7): faults then bring in single pages, so a small sync stays small.
             advise(&region, libc::MADV_RANDOM)?;
         }
@@ -87,6 +89,16 @@ impl GuestRam {
     #[must_use]
     pub const fn loader(&self) -> &GuestMemoryMmap<()> {
         &self.mmap
+    }
+
+    /// Counts the first `pages` pages of RAM, those that are mapped, by the bytes of the page cache's piece that each is in: what a
+    /// sync of one of them writes at least. None without the right to know, which takes root. Touches nothing.
+    ///
+    /// # Errors
+    /// [`WitnessError`].
+    pub fn folios(&self, pages: usize) -> Result<Option<FolioPages>, WitnessError> {
+        let Some(region) = self.mmap.iter().next() else { return Ok(None) };
+        witness::mapped_folios(AddressRange::of(region).up_to_pages(pages))
     }
 
     /// Returns the address of page 0 in this process and the size in bytes.

@@ -10,6 +10,7 @@ mod ledger;
 mod limit;
 mod method;
 mod populate;
+mod read_ahead;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod service;

@@ -7,44 +7,26 @@ use std::thread;
 
 use wirevm_abi::PAGE_SIZE;
 
+use crate::folio::FolioPolicy;
 use crate::page_run::PageRun;
+use crate::pin::read_ahead::read_ahead;
 use crate::sys;
 use crate::view::View;
 
 /// Pages in a slice: 32 MiB.
 const SLICE_PAGES: u64 = (32 << 20) / PAGE_SIZE;
 
-/// Pages that one request reads ahead: 512 KiB, which the kernel's own limits leave whole.
-const AHEAD_PAGES: u64 = (512 << 10) / PAGE_SIZE;
-/// Runs of fewer pages are not read ahead: a fault for each page costs less than asking.
-const AHEAD_FROM_PAGES: u64 = 16;
-
 /// Faults all of a run in for reading, on this thread and up to `helpers` more. Dirties nothing.
 ///
 /// # Errors
 /// The first error that a slice met, by time; the rest is then not read in.
 pub(super) fn populate(view: &View, run: PageRun, helpers: usize) -> io::Result<()> {
+    // The kernel's own read-ahead takes its larger folios for one reader of one run.
+    let helpers = if view.folio() == Some(FolioPolicy::Bulk) { 0 } else { helpers };
     in_slices(run, SLICE_PAGES, helpers, &|slice| {
-        if slice.pages() >= AHEAD_FROM_PAGES {
-            read_ahead(view, slice);
-        }
+        read_ahead(view, slice);
         sys::populate_read(view.addresses_of(slice).map_err(io::Error::other)?)
     })
-}
-
-/// Starts reading a slice in large requests: a view's own faults read single pages, one after another, because
-/// the kernel was told not to read around them (D7). Pages that are in memory already cost next to nothing.
-fn read_ahead(view: &View, slice: PageRun) {
-    let mut first = slice.first();
-    while let Some(piece) = PageRun::new(first, slice.end().min(first + AHEAD_PAGES)) {
-        // Advice only: where it is refused, populating reads by itself and tells what is wrong.
-        let started =
-            view.file_range(piece).is_ok_and(|(at, bytes)| sys::start_reading(view.file(), at, bytes).is_ok());
-        if !started {
-            return;
-        }
-        first = piece.end();
-    }
 }
 
 /// Calls `work` for each slice of a run, on this thread and up to `helpers` more.

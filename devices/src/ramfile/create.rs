@@ -1,7 +1,7 @@
 //! Making a RAM file: nothing is ready before everything is stable, and a failure leaves nothing (rule D6).
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,13 @@ use super::file_system::{self, FileSystemKind};
 use super::superblock::{HEADER_BYTES, RamState, Superblock};
 use super::{Header, PreviousEnd, RamFile, RamFileError, check_request, copy_offset, file_bytes};
 use crate::durability::Durability;
+use crate::folio::FolioPolicy;
 use crate::sys;
 
 /// Bytes of zeros that one write brings. The allocator keeps a larger buffer once it has seen one: memory for nothing.
 const ZEROS: usize = 64 << 10;
+/// Bytes of the largest folio.
+const LARGE_PAGE: usize = 2 << 20;
 /// Mode of the file: its owner's alone.
 const MODE: u32 = 0o600;
 
@@ -43,16 +46,22 @@ struct Plan<'a> {
     open_directory: File,
     size_bytes: u64,
     durability: Durability,
+    folio: FolioPolicy,
     kind: Option<FileSystemKind>,
 }
 
 /// See [`RamFile::create`].
-pub(super) fn create(path: &Path, size_bytes: u64, durability: Durability) -> Result<RamFile, RamFileError> {
+pub(super) fn create(
+    path: &Path,
+    size_bytes: u64,
+    durability: Durability,
+    folio: FolioPolicy,
+) -> Result<RamFile, RamFileError> {
     // A slash at the end asks for a folder.
     if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
         return Err(RamFileError::NoName { path: path.to_owned() });
     }
-    let plan = Plan::new(path, parent(path), size_bytes, durability)?;
+    let plan = Plan::new(path, parent(path), size_bytes, (durability, folio))?;
     match path.symlink_metadata() {
         Ok(_) => return Err(RamFileError::Exists { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -74,8 +83,8 @@ pub(super) fn create(path: &Path, size_bytes: u64, durability: Durability) -> Re
 }
 
 /// See [`RamFile::temporary`].
-pub(super) fn temporary(directory: &Path, size_bytes: u64) -> Result<RamFile, RamFileError> {
-    let plan = Plan::new(directory, directory, size_bytes, Durability::Shared)?;
+pub(super) fn temporary(directory: &Path, size_bytes: u64, folio: FolioPolicy) -> Result<RamFile, RamFileError> {
+    let plan = Plan::new(directory, directory, size_bytes, (Durability::Shared, folio))?;
     let (file, mut partial) = plan.open_new()?;
     let name = partial.name.take().unwrap_or_default();
     fs::remove_file(&name).map_err(io_error("remove the name of", &name))?;
@@ -85,7 +94,12 @@ pub(super) fn temporary(directory: &Path, size_bytes: u64) -> Result<RamFile, Ra
 
 impl<'a> Plan<'a> {
     /// Checks all that can be checked before a file is made.
-    fn new(path: &'a Path, directory: &Path, size_bytes: u64, durability: Durability) -> Result<Self, RamFileError> {
+    fn new(
+        path: &'a Path,
+        directory: &Path,
+        size_bytes: u64,
+        (durability, folio): (Durability, FolioPolicy),
+    ) -> Result<Self, RamFileError> {
         check_request(size_bytes, durability)?;
         let open_directory = OpenOptions::new()
             .read(true)
@@ -97,7 +111,7 @@ impl<'a> Plan<'a> {
             Durability::None | Durability::Atomic => None,
         };
         file_system::require_space(&open_directory, path, file_bytes(size_bytes))?;
-        Ok(Self { path, directory: directory.to_owned(), open_directory, size_bytes, durability, kind })
+        Ok(Self { path, directory: directory.to_owned(), open_directory, size_bytes, durability, folio, kind })
     }
 
     /// Makes and locks an empty file under a temporary name that nothing has.
@@ -139,7 +153,7 @@ impl<'a> Plan<'a> {
             Err(error) if self.kind.is_none() && error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
             result => result.map_err(io_error("allocate blocks for", self.path))?,
         }
-        write_zeros(file, bytes).map_err(io_error("write zeros to", self.path))?;
+        write_zeros(file, bytes, self.folio).map_err(io_error("write zeros to", self.path))?;
         let superblock = Superblock {
             generation: 1,
             ram_bytes: self.size_bytes,
@@ -152,8 +166,10 @@ impl<'a> Plan<'a> {
         let path = self.path;
         extents::require_allocated(file, bytes)
             .map_err(|source| RamFileError::Extents { path: path.to_owned(), source })?;
-        // What the writes left in the cache is in large pieces, and a small sync would write a whole one (D7).
-        sys::drop_clean_cache(file).map_err(io_error("drop the cache of", self.path))?;
+        if !self.folio.keeps_what_was_written() {
+            // What the writes left in the cache is in large pieces, and a small sync would write a whole one (D7).
+            sys::drop_clean_cache(file).map_err(io_error("drop the cache of", self.path))?;
+        }
         Ok(superblock)
     }
 
@@ -164,19 +180,36 @@ impl<'a> Plan<'a> {
             size_bytes: self.size_bytes,
             data_offset: HEADER_BYTES,
             durability: self.durability,
+            folio: self.folio,
             previous_end: PreviousEnd::Fresh,
             header: Some(Mutex::new(Header { copy: 0, superblock })),
         }
     }
 }
 
-fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
+/// Writes zeros from the start of a file, in pieces that are as large as its folios should be: a write makes no larger ones.
+fn write_zeros(mut file: &File, bytes: u64, folio: FolioPolicy) -> io::Result<()> {
     let zeros = vec![0_u8; ZEROS];
-    let mut offset = 0;
-    while offset < bytes {
-        let piece = usize::try_from(bytes - offset).map_or(ZEROS, |left| left.min(ZEROS));
-        file.write_all_at(zeros.get(..piece).unwrap_or(&zeros), offset)?;
-        offset += u64::try_from(piece).unwrap_or(u64::MAX);
+    let pieces = match folio {
+        FolioPolicy::SmallSync | FolioPolicy::Balanced => 1,
+        FolioPolicy::Bulk => LARGE_PAGE / ZEROS,
+    };
+    file.rewind()?;
+    let mut left = bytes;
+    while left > 0 {
+        // Each slice is the same zeros. All but the last write are whole, for a file is a multiple of the largest.
+        let slices = vec![IoSlice::new(&zeros); pieces];
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        let written = match most < ZEROS * pieces {
+            true => file.write(zeros.get(..most).unwrap_or(&zeros)),
+            false => file.write_vectored(&slices),
+        };
+        match written {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => left -= u64::try_from(written).unwrap_or(left).min(left),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ pub(crate) use self::superblock::begins_as_ram_file;
 use self::superblock::{COPIES, COPY_BYTES, Superblock};
 pub use self::superblock::{HEADER_BYTES, LAYOUT_VERSION, RamState, SuperblockError};
 use crate::durability::Durability;
+use crate::folio::FolioPolicy;
 use crate::sys;
 
 /// How the last machine that used a RAM file ended.
@@ -167,6 +168,7 @@ pub struct RamFile {
     size_bytes: u64,
     data_offset: u64,
     durability: Durability,
+    folio: FolioPolicy,
     previous_end: PreviousEnd,
     /// None for a memfd, which has no header.
     header: Option<Mutex<Header>>,
@@ -204,7 +206,25 @@ impl RamFile {
     /// None on error: what was made is removed. A kill in between leaves a file named
     /// `.wirevm-PID-N.part` beside `path`.
     pub fn create(path: &Path, size_bytes: u64, durability: Durability) -> Result<Self, RamFileError> {
-        create::create(path, size_bytes, durability)
+        Self::create_for(path, size_bytes, durability, FolioPolicy::default())
+    }
+
+    /// As [`RamFile::create`], with another policy for folios than the default. The file does not keep it.
+    ///
+    /// Where the policy is for more than single pages, what was written stays in the cache.
+    ///
+    /// # Errors
+    /// As [`RamFile::create`].
+    ///
+    /// # Partial effects
+    /// As [`RamFile::create`].
+    pub fn create_for(
+        path: &Path,
+        size_bytes: u64,
+        durability: Durability,
+        folio: FolioPolicy,
+    ) -> Result<Self, RamFileError> {
+        create::create(path, size_bytes, durability, folio)
     }
 
     /// Opens the RAM file at `path`; `expected_bytes`, when given, is the RAM size it must have.
@@ -216,7 +236,17 @@ impl RamFile {
     /// than its header says, sparse, shared or unwritten blocks, another RAM size, or, for mode `shared`, a
     /// file system that is not durable. The file is never changed.
     pub fn open(path: &Path, expected_bytes: Option<u64>) -> Result<Self, RamFileError> {
-        open::open(path, expected_bytes)
+        Self::open_for(path, expected_bytes, FolioPolicy::default())
+    }
+
+    /// As [`RamFile::open`], with another policy for folios than the default.
+    ///
+    /// Where single pages or 64 KiB are wanted, what is in the cache is dropped from it: nobody knows its sizes.
+    ///
+    /// # Errors
+    /// As [`RamFile::open`].
+    pub fn open_for(path: &Path, expected_bytes: Option<u64>, folio: FolioPolicy) -> Result<Self, RamFileError> {
+        open::open(path, expected_bytes, folio)
     }
 
     /// Opens the RAM file at `path`, or makes it when there is none.
@@ -247,7 +277,15 @@ impl RamFile {
     /// # Errors
     /// As [`RamFile::create`], except for a taken name.
     pub fn temporary(directory: &Path, size_bytes: u64) -> Result<Self, RamFileError> {
-        create::temporary(directory, size_bytes)
+        Self::temporary_for(directory, size_bytes, FolioPolicy::default())
+    }
+
+    /// As [`RamFile::temporary`], with another policy for folios than the default.
+    ///
+    /// # Errors
+    /// As [`RamFile::temporary`].
+    pub fn temporary_for(directory: &Path, size_bytes: u64, folio: FolioPolicy) -> Result<Self, RamFileError> {
+        create::temporary(directory, size_bytes, folio)
     }
 
     /// Makes guest RAM of mode `none` in an anonymous memory file whose size is sealed.
@@ -268,6 +306,7 @@ impl RamFile {
             size_bytes,
             data_offset: 0,
             durability: Durability::None,
+            folio: FolioPolicy::default(),
             previous_end: PreviousEnd::Fresh,
             header: None,
         })
@@ -309,6 +348,18 @@ impl RamFile {
         self.durability
     }
 
+    /// Returns the policy for folios. It says nothing about a memfd.
+    #[must_use]
+    pub const fn folio(&self) -> FolioPolicy {
+        self.folio
+    }
+
+    /// Tells whether a mapping of RAM must be told, before its first touch, that access is random (`MADV_RANDOM`).
+    #[must_use]
+    pub const fn is_read_by_pages(&self) -> bool {
+        self.is_file() && self.folio.is_read_by_pages()
+    }
+
     /// Tells whether RAM is in a file of a file system, not in a memfd.
     #[must_use]
     pub const fn is_file(&self) -> bool {
@@ -337,6 +388,10 @@ impl RamFile {
         let file = sys::reopen(&self.file).map_err(|source| self.io("open again", source))?;
         if !sys::is_read_write(&file).map_err(|source| self.io("look at", source))? {
             return Err(RamFileError::NotReadWrite { path: self.path.clone() });
+        }
+        if self.is_read_by_pages() {
+            // Reads through a description bring in pieces of their own choice as well (D7).
+            sys::advise_file_random(&file).map_err(|source| self.io("advise", source))?;
         }
         Ok(file)
     }

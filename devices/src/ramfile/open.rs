@@ -11,10 +11,11 @@ use super::file_system;
 use super::superblock::{COPIES, COPY_BYTES, HEADER_BYTES, Superblock, SuperblockError};
 use super::{Header, RamFile, RamFileError, check_size, copy_offset, file_bytes};
 use crate::durability::Durability;
+use crate::folio::FolioPolicy;
 use crate::sys;
 
 /// See [`RamFile::open`].
-pub(super) fn open(path: &Path, expected_bytes: Option<u64>) -> Result<RamFile, RamFileError> {
+pub(super) fn open(path: &Path, expected_bytes: Option<u64>, folio: FolioPolicy) -> Result<RamFile, RamFileError> {
     let file = open_regular(path, true)?;
     if !sys::try_lock_whole(&file).map_err(|source| io_error("lock", path, source))? {
         return Err(RamFileError::InUse { path: path.to_owned() });
@@ -26,12 +27,17 @@ pub(super) fn open(path: &Path, expected_bytes: Option<u64>) -> Result<RamFile, 
         return Err(RamFileError::OtherSize { path: path.to_owned(), found_bytes, asked_bytes });
     }
     check_blocks(&file, path, &superblock)?;
+    if superblock.durability == Durability::Shared && folio.is_read_by_pages() {
+        // Readers of the file may have left large pieces in the cache (D7).
+        sys::drop_clean_cache(&file).map_err(|source| io_error("drop the cache of", path, source))?;
+    }
     Ok(RamFile {
         file,
         path: path.to_owned(),
         size_bytes: superblock.ram_bytes,
         data_offset: superblock.data_offset,
         durability: superblock.durability,
+        folio,
         previous_end: superblock.state.into(),
         header: Some(Mutex::new(Header { copy, superblock })),
     })
@@ -98,10 +104,7 @@ fn check_blocks(file: &File, path: &Path, superblock: &Superblock) -> Result<(),
     if superblock.durability == Durability::Shared {
         let kind = file_system::durable_kind(file, path)?;
         file_system::require_prepared(kind, file, path)?;
-        extents::require_own_and_written(file, bytes).map_err(unfit)?;
-        // Readers of the file may have left large pieces in the cache (D7).
-        sys::drop_clean_cache(file).map_err(|source| io_error("drop the cache of", path, source))?;
-        return Ok(());
+        return extents::require_own_and_written(file, bytes).map_err(unfit);
     }
     match extents::require_own_and_written(file, bytes) {
         // A file system that can't list them has no durable promise to keep here.

@@ -4,6 +4,8 @@
 //! what it says can be held against what they say. It reads the file through a description of its own and never
 //! with `O_DIRECT`, which would write dirty pages back by itself.
 
+mod device;
+mod folios;
 mod footprint;
 mod given_back;
 mod maps;
@@ -17,13 +19,15 @@ use std::sync::Arc;
 use procfs::ProcError;
 use wirevm_abi::{PAGE_SIZE, RamRange};
 
+pub use self::device::{BlockDevice, DeviceCounts};
+pub use self::folios::FolioPages;
 pub use self::footprint::{Footprint, FootprintWatch, Peak, SAMPLE_INTERVAL};
 pub(crate) use self::given_back::UntouchedFile;
 pub use self::given_back::give_program_back;
 pub(crate) use self::maps::are_shared;
 use crate::ramfile::{RamFile, RamFileError};
 use crate::sys;
-use crate::view::{View, ViewError};
+use crate::view::{AddressRange, View, ViewError};
 
 /// Bytes in a page, as a length.
 pub const PAGE_BYTES: usize = 4096;
@@ -90,6 +94,15 @@ pub fn dirty_pages(file: &File, offset: u64, bytes: u64) -> Result<Option<u64>, 
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => Ok(None),
         Err(source) => Err(WitnessError::Kernel { what: "how many pages are dirty", source }),
     }
+}
+
+/// Counts the pages that a range of this process's addresses maps by the bytes of the folio that each is in; see
+/// [`Witness::folios`].
+///
+/// # Errors
+/// [`WitnessError::Proc`].
+pub fn mapped_folios(range: AddressRange) -> Result<Option<FolioPages>, WitnessError> {
+    folios::folio_pages(range)
 }
 
 impl Witness {
@@ -168,6 +181,17 @@ impl Witness {
         }
         let (offset, bytes) = self.view.file_range(range.into())?;
         dirty_pages(&self.file, offset, bytes)
+    }
+
+    /// Counts the pages of a range that the view maps, wired ones among them, by the bytes of the folio that each is in: what a sync of
+    /// the page writes at least. Touches nothing.
+    ///
+    /// None without the right to know: it takes root.
+    ///
+    /// # Errors
+    /// [`WitnessError`].
+    pub fn folios(&self, range: RamRange) -> Result<Option<FolioPages>, WitnessError> {
+        mapped_folios(self.view.addresses_of(range.into())?)
     }
 
     /// Reads a page from the file. It holds what the guest last stored, stable or not.
