@@ -64,7 +64,7 @@ pub const REFUSED: &[Row] = &[
         nothing,
         "run --memory ,",
         USAGE,
-        &["','", "the keys are size, file and durability"],
+        &["','", "the keys are size, file, durability and folio"],
     ),
     ("memory_trailing_comma_lists_the_keys", nothing, "run --memory 8M,", USAGE, &["'8M,'", "the keys are"]),
     (

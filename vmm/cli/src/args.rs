@@ -73,7 +73,9 @@ pub struct MachineArgs {
     /// durability=none|shared. The first item may be a bare size. With durability=shared a sync promises stable storage, with
     /// none no sync does. Guest memory is its own backing: what its manager keeps is the very page that the guest uses, so
     /// a sync with INVALIDATE leaves the bytes of guest memory as they are. Objects in a store read their file again.
-    #[arg(long, value_name = "size=,file=,durability=", allow_hyphen_values = true, help_heading = "Machine")]
+    /// folio=small-sync|balanced|bulk says in what pieces the kernel keeps the file in memory, and with that what a sync of one
+    /// page writes: 4 KiB (the default), 64 KiB, or up to 2 MiB, where wiring large ranges is fastest.
+    #[arg(long, value_name = "size=,file=,durability=,folio=", allow_hyphen_values = true, help_heading = "Machine")]
     pub memory: Option<MemoryConfig>,
     /// Read options from a TOML file; the command line wins
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
@@ -174,7 +176,7 @@ pub struct ScriptArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
     /// Guest memory that is meant to be used, as for `wirevm run`
-    #[arg(long, value_name = "size=,file=,durability=", allow_hyphen_values = true, help_heading = "Machine")]
+    #[arg(long, value_name = "size=,file=,durability=,folio=", allow_hyphen_values = true, help_heading = "Machine")]
     pub memory: Option<MemoryConfig>,
     /// Read options from a TOML file; the command line wins
     #[arg(long, value_name = "FILE", help_heading = "Machine")]

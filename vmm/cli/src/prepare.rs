@@ -239,6 +239,7 @@ fn describe(host: HostKind, options: &MachineOptions, ram: &Ram, quota: u64) -> 
         ram_place: ram.place.clone(),
         ram_file: options.memory.file.clone(),
         durability: ram.ram.durability().to_string(),
+        folio: ram.ram.is_file().then_some(ram.ram.folio()),
         wire_quota_bytes: quota.min(ram.ram.size_bytes()),
         previous_end: previous_end(ram.ram.previous_end()),
         notes: ram.notes.clone(),

@@ -44,6 +44,8 @@ use crate::vm::Vm;
 const RING: usize = 0;
 const SERIAL: usize = 1;
 const COMPLETION: usize = 2;
+/// Pages of RAM that are looked at for the pieces of the page cache that they are in.
+const LOOKED_AT_PAGES: usize = 64;
 
 /// Makes the lines. A ring's counters tell whether the guest has seen what an interrupt was for; of keys, and of room for replies,
 /// nobody can tell.
@@ -131,6 +133,7 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
     ram.set_state(RamState::Open)?;
     let with = BootWith { log_level: config.guest_log_level, tsc_khz: vcpus.first().map_or(0, tsc_khz), archive };
     boot::load(&memory, &image, &layout, fresh, with)?;
+    check_folios(&memory, &ram);
 
     let meter = Arc::new(Meter::new(&vcpus, config.single_step));
     let started = shared.start();
@@ -168,6 +171,30 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
     // The others wait for the guest.
     let _started = handles.start(VcpuStart { vcpu: 0, entry: image.entry(), argument: layout.info_page() });
     Ok(machine)
+}
+
+/// Says so where the pages just loaded are in larger pieces of the page cache than the policy for the RAM file allows, as they are on
+/// a file system with larger blocks. Only root can look; nothing is read or written for it.
+fn check_folios(memory: &GuestRam, ram: &RamFile) {
+    if !ram.is_file() {
+        return;
+    }
+    match memory.folios(LOOKED_AT_PAGES) {
+        Ok(folios) => {
+            let largest = folios.and_then(|folios| folios.last_key_value().map(|(bytes, _)| *bytes)).unwrap_or(0);
+            log::debug!("the largest piece that loaded pages are in has {largest} bytes");
+            if largest > ram.folio().most_bytes() {
+                log::warn!(
+                    "this host keeps pages of the RAM file in pieces of {} KiB, and folio={} allows {} KiB: a sync of one page writes all \
+                     of its piece",
+                    largest / 1024,
+                    ram.folio(),
+                    ram.folio().most_bytes() / 1024
+                );
+            }
+        }
+        Err(error) => log::debug!("the sizes of the RAM file's pieces are unknown: {error}"),
+    }
 }
 
 /// Creates the virtual machine.

@@ -21,7 +21,7 @@ fn definition_of_the_command_line_holds_together() {
 #[test]
 fn run_takes_every_option() {
     let command = line(
-        "run --kernel k --script s --memory size=64M,file=f,durability=shared --wire-quota 8M --timeout 2.5 \
+        "run --kernel k --script s --memory size=64M,file=f,durability=shared,folio=balanced --wire-quota 8M --timeout 2.5 \
          --on-storage-error latch --on kvm --store d --store-quota 2M --cpus 16 -vv",
     );
     let Ok(Command::Run(args)) = command else { panic!("{command:?}") };
@@ -31,6 +31,7 @@ fn run_takes_every_option() {
     assert_eq!(options.vcpus, Some(16));
     assert_eq!(options.wire_quota_bytes, Some(8 << 20));
     assert_eq!(options.memory.file, Some("f".into()));
+    assert_eq!(options.memory.folio, Some(wirevm_devices::folio::FolioPolicy::Balanced));
     assert_eq!(options.store.map(|store| (store.folder, store.quota_bytes)), Some(("d".into(), 2 << 20)));
     assert_eq!(options.timeout.map(|limit| limit.as_millis()), Some(2500));
 }
@@ -149,7 +150,7 @@ fn other_commands_take_theirs() {
 fn mistakes_are_one_sentence() {
     assert!(wrong("run --memroy 64M").contains("unexpected argument '--memroy' found; tip:"));
     let key = wrong("run --memory sise=1M");
-    assert!(key.ends_with("unknown key 'sise'; the keys are size, file and durability"), "{key}");
+    assert!(key.ends_with("unknown key 'sise'; the keys are size, file, durability and folio"), "{key}");
     assert!(wrong("run -v -q").contains("cannot be used with"));
     assert!(wrong("run --json --quiet").contains("cannot be used with"));
     assert!(wrong("script").contains("required arguments were not provided: <FILE>"));

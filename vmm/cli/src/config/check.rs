@@ -7,6 +7,7 @@ use wirevm_abi::archive::MAX_ENTRIES;
 use wirevm_abi::boot::MAX_VCPUS;
 use wirevm_abi::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use wirevm_devices::durability::Durability;
+use wirevm_devices::folio::FolioPolicy;
 
 use super::error::ConfigError;
 use super::{Config, DEFAULT_STORE_QUOTA_BYTES, MemoryConfig, OnStorageError, Size};
@@ -27,6 +28,8 @@ pub struct MemoryOptions {
     pub file: Option<PathBuf>,
     /// What a sync promises; never [`Durability::Atomic`].
     pub durability: Option<Durability>,
+    /// In what pieces the kernel keeps the RAM file; none beside [`Durability::None`].
+    pub folio: Option<FolioPolicy>,
 }
 
 /// Checked options of stores.
@@ -75,13 +78,16 @@ impl Config {
         if self.memory.durability == Some(Durability::Atomic) {
             return Err(ConfigError::Atomic);
         }
+        if let (Some(folio), Some(Durability::None)) = (self.memory.folio, self.memory.durability) {
+            return Err(ConfigError::Folio { folio });
+        }
         let wire_quota_bytes = self.wire_quota.map(|size| size.0);
         if let Some(bytes) = wire_quota_bytes.filter(|bytes| !bytes.is_multiple_of(PAGE_SIZE)) {
             return Err(ConfigError::WireQuota { bytes });
         }
         let store = check_store(self.store, self.store_quota)?;
         let timeout = self.timeout.map(check_timeout).transpose()?;
-        let MemoryConfig { file, durability, .. } = self.memory;
+        let MemoryConfig { file, durability, folio, .. } = self.memory;
         let on = self.on.unwrap_or_default();
         match (on, &file, &self.kernel) {
             (On::Fake | On::All, Some(file), _) => return Err(ConfigError::RamFile { on, file: file.clone() }),
@@ -93,7 +99,7 @@ impl Config {
             on,
             kernel: self.kernel,
             vcpus,
-            memory: MemoryOptions { size_bytes, file, durability },
+            memory: MemoryOptions { size_bytes, file, durability, folio },
             wire_quota_bytes,
             store,
             timeout,

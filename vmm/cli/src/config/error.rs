@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use wirevm_abi::archive::MAX_ENTRIES;
 use wirevm_abi::boot::MAX_VCPUS;
+use wirevm_devices::folio::FolioPolicy;
 
 use super::check::MAX_RAM_BYTES;
 use crate::hosts::On;
@@ -48,6 +49,14 @@ pub enum ConfigError {
     /// A mode that does not exist yet.
     #[error("durability=atomic is not available in this version; choose shared or none")]
     Atomic,
+    /// A policy for the pieces of a file that syncs don't go to.
+    #[error(
+        "folio={folio} is about how a RAM file is kept in memory, and durability=none promises nothing of one; leave one of them out"
+    )]
+    Folio {
+        /// The policy asked for.
+        folio: FolioPolicy,
+    },
     /// A quota that is not made of pages.
     #[error("the wire quota must be a multiple of 4 KiB; {} is not", Bytes(*bytes))]
     WireQuota {
@@ -121,7 +130,7 @@ pub enum ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
     /// A key that does not exist.
-    #[error("unknown key '{key}'; the keys are size, file and durability")]
+    #[error("unknown key '{key}'; the keys are size, file, durability and folio")]
     Key {
         /// The key.
         key: String,

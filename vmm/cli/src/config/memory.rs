@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::de::value::{Error as ValueError, MapDeserializer};
 use serde::{Deserialize, Deserializer, de};
 use wirevm_devices::durability::Durability;
+use wirevm_devices::folio::FolioPolicy;
 
 use super::error::MemoryError;
 use crate::size;
@@ -52,6 +53,11 @@ fn durability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durab
     name.parse().map(Some).map_err(de::Error::custom)
 }
 
+fn folio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FolioPolicy>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map(Some).map_err(de::Error::custom)
+}
+
 /// Guest memory, as `--memory` and the table `[memory]` of a configuration file give it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -65,11 +71,14 @@ pub struct MemoryConfig {
     /// What a sync promises.
     #[serde(deserialize_with = "durability")]
     pub durability: Option<Durability>,
+    /// In what pieces the kernel keeps the RAM file.
+    #[serde(deserialize_with = "folio")]
+    pub folio: Option<FolioPolicy>,
 }
 
 impl MemoryConfig {
     /// The keys of `--memory`.
-    const KEYS: [&str; 3] = ["size", "file", "durability"];
+    const KEYS: [&str; 4] = ["size", "file", "durability", "folio"];
 
     /// Returns these options with what they lack taken from `other`.
     #[must_use]
@@ -78,6 +87,7 @@ impl MemoryConfig {
             size: self.size.or(other.size),
             file: self.file.or(other.file),
             durability: self.durability.or(other.durability),
+            folio: self.folio.or(other.folio),
         }
     }
 }
@@ -85,7 +95,7 @@ impl MemoryConfig {
 impl std::str::FromStr for MemoryConfig {
     type Err = MemoryError;
 
-    /// Reads `size=64M,file=guest.ram,durability=shared`; the first item may be a bare size.
+    /// Reads `size=64M,file=guest.ram,durability=shared,folio=bulk`; the first item may be a bare size.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut pairs = Vec::new();
         for (place, item) in text.split(',').enumerate() {

@@ -4,6 +4,7 @@ use crate::hosts::On;
 use std::io::Write;
 use std::time::Duration;
 use wirevm_devices::durability::Durability;
+use wirevm_devices::folio::FolioPolicy;
 
 fn memory(text: &str) -> Result<MemoryConfig, String> {
     text.parse().map_err(|error: MemoryError| error.to_string())
@@ -33,13 +34,14 @@ fn memory_keys_come_in_any_order_and_size_may_stand_bare() {
 #[test]
 fn memory_mistakes_are_told_in_a_sentence() {
     let cases = [
-        ("sise=1M", "unknown key 'sise'; the keys are size, file and durability"),
-        ("file=a,64M", "unknown key '64M'; the keys are size, file and durability"),
-        ("", "unknown key ''; the keys are size, file and durability"),
+        ("sise=1M", "unknown key 'sise'; the keys are size, file, durability and folio"),
+        ("file=a,64M", "unknown key '64M'; the keys are size, file, durability and folio"),
+        ("", "unknown key ''; the keys are size, file, durability and folio"),
         ("size", "'size' has no value; write size=VALUE"),
         ("64M,file=", "'file' has no value; write file=VALUE"),
         ("size=64X", "'X' is not a size suffix; use K, M, G or T (KiB, MiB, GiB and TiB are the same, B is bytes)"),
         ("size=1M,size=2M", "duplicate field `size`"),
+        ("folio=huge", "unknown folio policy 'huge': expected small-sync, balanced or bulk"),
         ("durability=full", "unknown durability 'full': expected none, shared or atomic"),
     ];
     for (text, error) in cases {
@@ -56,6 +58,24 @@ fn sizes_that_no_machine_has_are_refused_with_their_number() {
     assert_eq!(check("8388606M").map(|options| options.memory.size_bytes), Ok(Some((8 << 40) - (2 << 20))));
     assert_eq!(check("2M").map(|options| options.memory.size_bytes), Ok(Some(2 << 20)));
     assert!(check("durability=atomic").expect_err("reserved").contains("choose shared or none"));
+}
+
+#[test]
+fn folio_is_read_from_both_and_refused_beside_durability_none() {
+    let policy = |options: MachineOptions| options.memory.folio;
+    assert_eq!(check("64M").map(policy), Ok(None));
+    for name in ["small-sync", "balanced", "bulk"] {
+        let expected = Ok(name.parse().ok());
+        assert_eq!(check(&format!("folio={name}")).map(policy), expected);
+        assert_eq!(check(&format!("file=f,folio={name},durability=shared")).map(policy), expected);
+        assert_eq!(read(&format!("[memory]\nfolio = '{name}'")).map(|config| config.memory.folio), expected);
+        let refused = check(&format!("durability=none,folio={name}")).expect_err("no promise");
+        assert!(refused.starts_with(&format!("folio={name} is about")) && refused.ends_with("leave one of them out"));
+    }
+    // The command line wins.
+    let line = memory("folio=bulk").expect("readable");
+    let both = line.or(MemoryConfig { folio: Some(FolioPolicy::Balanced), ..MemoryConfig::default() });
+    assert_eq!(both.folio, Some(FolioPolicy::Bulk));
 }
 
 #[test]

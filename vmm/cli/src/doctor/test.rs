@@ -195,7 +195,8 @@ fn ram_file_on_no_durable_file_system_fails_only_if_durability_is_wanted() {
 #[test]
 fn space_too_small_for_ram_and_header_fails_with_5() {
     let mut host = Host::new();
-    host.options.memory = MemoryOptions { size_bytes: Some(64 << 20), file: Some("new.ram".into()), durability: None };
+    host.options.memory =
+        MemoryOptions { size_bytes: Some(64 << 20), file: Some("new.ram".into()), ..MemoryOptions::default() };
     host.free_bytes = (66 << 20) - 1;
     let check = host.check("free space");
     assert_eq!(check.verdict, Verdict::Fail(ExitCode::Memory));

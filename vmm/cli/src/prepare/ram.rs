@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use procfs::Current;
 use wirevm_devices::durability::Durability;
+use wirevm_devices::folio::FolioPolicy;
 use wirevm_devices::ramfile::{FileSystemError, PreviousEnd, RamFile, RamFileError, durable_file_system};
 
-use crate::config::{DEFAULT_RAM_BYTES, MachineOptions};
+use crate::config::{ConfigError, DEFAULT_RAM_BYTES, MachineOptions};
 use crate::doctor::temporary_folders;
 use crate::exit_code::{CommandError, ExitCode};
 use crate::size::{Bytes, RoughBytes};
@@ -21,10 +22,10 @@ struct TooMuchMemoryError {
     have: u64,
 }
 
-/// Durable RAM was asked for and nothing here can hold it.
+/// Durable RAM, or a policy for its file, was asked for and nothing here can hold it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "durability=shared needs a file on ext4, xfs or btrfs without copy on write, and none of {folders} is on one; name \
+    "durability=shared, and a folio policy with it, needs a file on ext4, xfs or btrfs without copy on write, and none of {folders} is on one; name \
      one with --memory file=FILE, or choose durability=none"
 )]
 struct NoDurableFolder {
@@ -48,27 +49,36 @@ pub(super) fn make_ram(options: &MachineOptions) -> Result<Ram, CommandError> {
     let memory = &options.memory;
     let size = memory.size_bytes;
     match (&memory.file, memory.durability) {
-        (Some(path), durability) => named_ram(path, size, durability),
+        (Some(path), durability) => named_ram(path, size, durability, memory.folio),
         (None, Some(Durability::None)) => memfd_ram(size, vec![]),
-        (None, asked) => temporary_ram(size, asked),
+        (None, asked) => temporary_ram(size, asked, memory.folio),
     }
 }
 
 /// Opens the named file, or makes it where there is none.
-fn named_ram(path: &Path, size: Option<u64>, asked: Option<Durability>) -> Result<Ram, CommandError> {
+fn named_ram(
+    path: &Path,
+    size: Option<u64>,
+    asked: Option<Durability>,
+    folio: Option<FolioPolicy>,
+) -> Result<Ram, CommandError> {
     let mut notes = Vec::new();
+    let policy = folio.unwrap_or_default();
     let exists = path.symlink_metadata().is_ok();
     let ram = if exists {
-        let ram = RamFile::open(path, size).map_err(ram_error)?;
+        let ram = RamFile::open_for(path, size, policy).map_err(ram_error)?;
         let found = ram.durability();
         if let Some(asked) = asked.filter(|asked| *asked != found) {
             return Err(ram_error(RamFileError::OtherDurability { path: path.to_owned(), found, asked }));
+        }
+        if let Some(folio) = folio.filter(|_| found == Durability::None) {
+            return Err(CommandError::new(ExitCode::Config, ConfigError::Folio { folio }));
         }
         notes.extend(previous_end_note(path, ram.previous_end()));
         ram
     } else {
         let size = size.unwrap_or(DEFAULT_RAM_BYTES);
-        RamFile::create(path, size, asked.unwrap_or(Durability::Shared)).map_err(ram_error)?
+        RamFile::create_for(path, size, asked.unwrap_or(Durability::Shared), policy).map_err(ram_error)?
     };
     let kind = durable_file_system(path).map_or(String::new(), |kind| format!(" ({})", kind.name()));
     let place = format!("{}{kind}", path.display());
@@ -105,7 +115,11 @@ fn memfd_ram(size: Option<u64>, notes: Vec<String>) -> Result<Ram, CommandError>
 }
 
 /// Makes a file without a name on the first durable file system, or uses memory where none is and none was asked for.
-fn temporary_ram(size: Option<u64>, asked: Option<Durability>) -> Result<Ram, CommandError> {
+fn temporary_ram(
+    size: Option<u64>,
+    asked: Option<Durability>,
+    folio: Option<FolioPolicy>,
+) -> Result<Ram, CommandError> {
     let folders: Vec<PathBuf> = temporary_folders().into_iter().filter(|folder| is_writable(folder)).collect();
     let durable = folders.iter().find_map(|folder| durable_file_system(folder).ok().map(|kind| (folder, kind)));
     let names = || {
@@ -119,12 +133,15 @@ fn temporary_ram(size: Option<u64>, asked: Option<Durability>) -> Result<Ram, Co
     };
     match durable {
         Some((folder, kind)) => {
-            let ram = RamFile::temporary(folder, size.unwrap_or(DEFAULT_RAM_BYTES)).map_err(ram_error)?;
+            let size = size.unwrap_or(DEFAULT_RAM_BYTES);
+            let ram = RamFile::temporary_for(folder, size, folio.unwrap_or_default()).map_err(ram_error)?;
             let shown = if folder == Path::new(".") { "the current folder".into() } else { folder.to_string_lossy() };
             let place = format!("a temporary file in {shown} ({})", kind.name());
             Ok(Ram { ram, made: None, place, notes: vec![] })
         }
-        None if asked.is_some() => Err(CommandError::new(ExitCode::RamFile, NoDurableFolder { folders: names() })),
+        None if asked.is_some() || folio.is_some() => {
+            Err(CommandError::new(ExitCode::RamFile, NoDurableFolder { folders: names() }))
+        }
         None => {
             let note =
                 format!("none of {} is on a durable file system: durability=none, so sync is unsupported", names());

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use wirevm_devices::folio::FolioPolicy;
 
 use super::{Ending, MachineReport, RunReport};
 use crate::exit_code::{CommandError, ExitCode};
@@ -51,6 +52,8 @@ pub(super) struct MachineDocument<'a> {
     /// Where RAM is, for people.
     ram_place: &'a str,
     durability: &'a str,
+    /// `small-sync`, `balanced` or `bulk`: in what pieces the kernel is to keep the RAM file; null where RAM is in no file.
+    folio: Option<&'static str>,
     wire_quota_bytes: u64,
     /// Path of the folder for stores; null where the guest has none.
     store_folder: Option<&'a Path>,
@@ -144,6 +147,7 @@ impl<'a> From<&'a MachineReport> for MachineDocument<'a> {
             ram_file: machine.ram_file.as_deref(),
             ram_place: &machine.ram_place,
             durability: &machine.durability,
+            folio: machine.folio.map(FolioPolicy::name),
             wire_quota_bytes: machine.wire_quota_bytes,
             store_folder: machine.store.as_ref().map(|store| store.folder.as_path()),
             store_quota_bytes: machine.store.as_ref().map(|store| store.quota_bytes),
@@ -235,6 +239,7 @@ mod test {
             "ram_file": null,
             "ram_place": "a temporary file in /var/tmp (ext4)",
             "durability": "shared",
+            "folio": "small-sync",
             "wire_quota_bytes": 8388608,
             "store_folder": null,
             "store_quota_bytes": null,

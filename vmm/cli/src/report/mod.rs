@@ -18,6 +18,8 @@ pub use self::programs::{ProgramReport, ProgramsReport, built_in_document, built
 pub use self::ramfile::{PageReport, RamFileReport};
 pub use self::text::text;
 
+use wirevm_devices::folio::FolioPolicy;
+
 use crate::exit_code::{CommandError, ExitCode};
 use crate::hosts::HostKind;
 use crate::script::run::{End, Run, StepReport};
@@ -50,6 +52,8 @@ pub struct MachineReport {
     pub ram_file: Option<PathBuf>,
     /// Name of the durability mode.
     pub durability: String,
+    /// In what pieces the kernel keeps RAM's file; none where it is in no file.
+    pub folio: Option<FolioPolicy>,
     /// Most bytes that the guest may keep wired.
     pub wire_quota_bytes: u64,
     /// The folder for stores, if there is one.
@@ -145,7 +149,7 @@ fn mismatch(script: &str, steps: &[StepReport]) -> String {
 
 #[cfg(test)]
 mod test {
-    use super::{MachineReport, RunReport};
+    use super::{FolioPolicy, MachineReport, RunReport};
     use crate::exit_code::{CommandError, ExitCode};
     use crate::hosts::HostKind;
     use crate::script::run::{End, Run, StepReport};
@@ -162,6 +166,7 @@ mod test {
             ram_place: "a temporary file in /var/tmp (ext4)".into(),
             ram_file: None,
             durability: "shared".into(),
+            folio: Some(FolioPolicy::SmallSync),
             wire_quota_bytes: 8 << 20,
             store: None,
             previous_end: None,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use wirevm_devices::folio::FolioPolicy;
+
 use super::table::{Align, Column, duration, grouped, table};
 use super::{MachineReport, RunReport};
 use crate::exit_code::ExitCode;
@@ -43,9 +45,11 @@ pub(super) fn header(machine: &MachineReport) -> String {
         .store
         .as_ref()
         .map(|store| ("stores", format!("{}, up to {}", store.folder.display(), Bytes(store.quota_bytes))));
-    // One goes without saying.
+    // Neither the default nor one processor needs saying.
+    let folio = machine.folio.filter(|folio| *folio != FolioPolicy::default());
+    let folio = folio.map(|folio| ("folios", format!("{folio}: up to {}", Bytes(folio.most_bytes()))));
     let vcpus = machine.vcpus.filter(|vcpus| *vcpus > 1).map(|vcpus| ("vCPUs", vcpus.to_string()));
-    for (name, value) in rows.into_iter().chain(vcpus).chain(stores) {
+    for (name, value) in rows.into_iter().chain(folio).chain(vcpus).chain(stores) {
         writeln!(text, "  {name:<10}  {}", visible(&value)).unwrap_or_default();
     }
     for note in &machine.notes {
@@ -106,7 +110,7 @@ pub(super) fn footer(report: &RunReport) -> String {
 #[cfg(test)]
 mod test {
     use super::super::test::report;
-    use super::text;
+    use super::{FolioPolicy, text};
     use crate::script::run::End;
 
     const GOOD: &str = "  KVM         API 12
@@ -148,10 +152,12 @@ mod test {
         report.machine.ram_file = Some("guest.ram".into());
         report.machine.ram_place = "guest.ram (ext4)".into();
         report.machine.boot_instructions = None;
+        report.machine.folio = Some(FolioPolicy::Balanced);
         report.machine.notes = vec!["sync answers unsupported".into()];
         let shown = text(&report);
         assert!(shown.contains("  RAM         64 MiB in guest.ram (ext4)\n"), "{shown}");
         assert!(shown.contains("ready after 12.3 ms\n"), "{shown}");
+        assert!(shown.contains("  wire quota  8 MiB\n  folios      balanced: up to 64 KiB\n"), "{shown}");
         assert!(shown.contains("  note: sync answers unsupported\n\n  0 operations"), "{shown}");
     }
 }
