@@ -67,6 +67,12 @@ impl HostFaults {
         self.state().waiting
     }
 
+    /// Tells whether a failure is to come.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.state().fault.is_some()
+    }
+
     /// Counts one call.
     ///
     /// # Errors

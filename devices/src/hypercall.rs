@@ -167,14 +167,10 @@ impl Hypercall {
                     return Outcome { signal: Signal::Exit { code }, done: next + 1 };
                 }
                 Ok(Request::Hello { version }) => self.greet(vcpu, version, entry),
-                Ok(Request::Wire(range)) => entry.set_status(match self.config.pins.wire(range) {
-                    Ok(()) => Status::OK,
-                    Err(error) => error.status(),
-                }),
-                Ok(Request::Unwire(range)) => entry.set_status(match self.config.pins.unwire(range) {
-                    Ok(()) => Status::OK,
-                    Err(error) => error.status(),
-                }),
+                Ok(Request::Wire(_) | Request::Unwire(_)) => {
+                    next += self.pin(entries.get_mut(next..).unwrap_or(&mut []));
+                    continue;
+                }
                 Ok(Request::DataRequest(run)) => entry.set_status(self.pending(|place| self.data_request(run, place))),
                 Ok(Request::DataReturn(run)) => entry.set_status(self.pending(|place| self.data_return(run, place))),
                 Ok(Request::Synchronize { store, first, pages, token }) => {
@@ -206,6 +202,28 @@ impl Hypercall {
         entry.words = [VERSION, features, self.config.pins.quota_pages()];
         entry.set_status(Status::OK);
         vcpu.greeted.store(true, Ordering::Release);
+    }
+
+    /// Carries out the `WIRE` entries, or the `UNWIRE` entries, at the front of `entries` together; returns how many.
+    fn pin(&self, entries: &mut [CallEntry]) -> usize {
+        let (mut wires, mut unwires) = (Vec::new(), Vec::new());
+        for entry in &*entries {
+            match decode(entry, self.config.ram_pages) {
+                Ok(Request::Wire(range)) if unwires.is_empty() => wires.push(range),
+                Ok(Request::Unwire(range)) if wires.is_empty() => unwires.push(range),
+                _ => break,
+            }
+        }
+        let answers = if unwires.is_empty() {
+            self.config.pins.wire_each(&wires)
+        } else {
+            self.config.pins.unwire_each(&unwires)
+        };
+        let count = answers.len();
+        for (entry, answer) in entries.iter_mut().zip(answers) {
+            entry.set_status(answer.map_or_else(|error| error.status(), |()| Status::OK));
+        }
+        count
     }
 
     /// Carries out the `SYNC` entries at the front of `entries` that wait alike, as one request; returns how many.

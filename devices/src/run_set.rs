@@ -30,8 +30,8 @@ impl RunSet {
     /// Adds a run's pages.
     pub(crate) fn insert(&mut self, run: PageRun) {
         let met: Vec<_> = self.meeting(run, true).collect();
-        let first = met.first().map_or(run.first(), |held| held.first().min(run.first()));
-        let end = met.last().map_or(run.end(), |held| held.end().max(run.end()));
+        let first = met.last().map_or(run.first(), |held| held.first().min(run.first()));
+        let end = met.first().map_or(run.end(), |held| held.end().max(run.end()));
         for held in met {
             self.runs.remove(&held.first());
             self.pages -= held.pages();
@@ -59,20 +59,21 @@ impl RunSet {
         self.parts_in(run).map(PageRun::pages).sum()
     }
 
-    /// Returns what the run has in common with the set.
+    /// Returns what the run has in common with the set, from the last.
     pub(crate) fn parts_in(&self, run: PageRun) -> impl Iterator<Item = PageRun> + '_ {
         self.meeting(run, false)
             .filter_map(move |held| PageRun::new(held.first().max(run.first()), held.end().min(run.end())))
     }
 
-    /// Returns how many runs of the set overlap or touch the run.
-    pub(crate) fn neighbours(&self, run: PageRun) -> u64 {
-        u64::try_from(self.meeting(run, true).count()).unwrap_or(u64::MAX)
+    /// Returns how many of the run's pages are in the set, and how many runs of the set overlap or touch it.
+    pub(crate) fn overlap_and_neighbours(&self, run: PageRun) -> (u64, u64) {
+        let overlap = |held: PageRun| held.end().min(run.end()).saturating_sub(held.first().max(run.first()));
+        self.meeting(run, true).fold((0, 0), |(pages, runs), held| (pages + overlap(held), runs + 1))
     }
 
     /// Returns the first of the run's pages that is in the set.
     pub(crate) fn first_in(&self, run: PageRun) -> Option<u64> {
-        self.meeting(run, false).map(|held| held.first().max(run.first())).next()
+        self.meeting(run, false).map(|held| held.first().max(run.first())).last()
     }
 
     /// Returns the run that holds a page.
@@ -92,14 +93,10 @@ impl RunSet {
         self.runs.iter().filter_map(|(first, end)| PageRun::new(*first, *end)).collect()
     }
 
-    /// Returns the runs that overlap the given one, or, if asked, that touch it too.
+    /// Returns the runs that overlap the given one, or, if asked, that touch it too, from the last. It looks the set up once.
     fn meeting(&self, run: PageRun, touching: bool) -> impl Iterator<Item = PageRun> + '_ {
-        let start = self.runs.range(..=run.first()).next_back().map_or(run.first(), |(first, _)| *first);
-        self.runs.range(start..=run.end()).filter_map(move |(first, end)| {
-            let held = PageRun::new(*first, *end)?;
-            let touches = held.first() <= run.end() && run.first() <= held.end();
-            (held.overlaps(run) || touching && touches).then_some(held)
-        })
+        let all = self.runs.range(..=run.end()).rev().map_while(|(first, end)| PageRun::new(*first, *end));
+        all.take_while(move |held| held.end() >= run.first()).filter(move |held| touching || held.overlaps(run))
     }
 }
 
@@ -122,6 +119,9 @@ mod test {
                 let run = PageRun::new(first, first + pages).expect("not empty");
                 let overlap = (first..first + pages).filter(|page| model.contains(page)).count();
                 assert_eq!(set.overlap_pages(run), u64::try_from(overlap).expect("small"));
+                let touched = set.to_runs().iter().filter(|held| held.first() <= run.end() && run.first() <= held.end()).count();
+                let expected = (set.overlap_pages(run), u64::try_from(touched).expect("small"));
+                assert_eq!(set.overlap_and_neighbours(run), expected);
                 assert_eq!(set.first_in(run), model.range(first..first + pages).next().copied());
                 if add {
                     set.insert(run);

@@ -1,10 +1,12 @@
 //! The system calls of this crate that neither std nor a library offers in a safe form.
 //!
 //! Every function here is safe to call. Those that take an [`AddressRange`] ask for pages to be locked, read
-//! in, written out or counted; none changes what an address holds or whether it is mapped, so a wrong range
+//! in, let go of, written out or counted; none changes what an address holds or whether it is mapped, so a wrong range
 //! can only give an error. The one that drops pages takes a type that says that they are in a file.
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 // UNSAFETY: libc calls; each passes descriptors borrowed for the call, integers, and pointers to live locals.
+
+mod locking;
 
 use std::ffi::{CStr, CString, c_int, c_long, c_uint, c_void};
 use std::fs::File;
@@ -16,6 +18,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr;
 
+pub(crate) use self::locking::{
+    AdviseMany, ExactFaults, RANGES_PER_CALL, advise_no_huge_pages, drop_locked, mlock_on_fault,
+};
 use crate::view::AddressRange;
 use crate::witness::UntouchedFile;
 
@@ -261,7 +266,7 @@ pub(crate) fn sealed_memfd(name: &CStr, bytes: u64) -> io::Result<File> {
 }
 
 fn advise(range: AddressRange, advice: c_int) -> io::Result<()> {
-    // SAFETY: the callers below give only advice that leaves contents and mappings as they are.
+    // SAFETY: the callers give only advice that leaves contents as they are, and mappings but for what is faulted in again.
     check(unsafe { libc::madvise(pointer(range), range.bytes(), advice) })
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use wirevm_devices::pin::{LockBudget, map_entry_budget};
+use wirevm_devices::pin::{LockBudget, ViewMethod, map_entry_budget};
 use wirevm_devices::ramfile::durable_file_system;
 
 use crate::Wirevm;
@@ -22,6 +22,8 @@ pub enum Need {
     Tmpfs,
     /// The right to lock 64 MiB of memory.
     Lock64MiB,
+    /// A kernel on which pages can be held through a locked view.
+    LockedView,
     /// A limit on map entries (`vm.max_map_count`) that a test can reach.
     SmallMapLimit,
     /// The right to mount, in a mount namespace of its own.
@@ -54,6 +56,7 @@ impl Need {
                 Ok(budget) => (!budget.allows(64 << 20)).then(|| "may not lock 64 MiB".to_owned()),
                 Err(error) => Some(error.to_string()),
             },
+            Self::LockedView => ViewMethod::check_kernel().err().map(|error| error.to_string()),
             Self::SmallMapLimit => match map_entry_budget() {
                 Ok(budget) => (budget > 1 << 16).then(|| format!("vm.max_map_count leaves {budget} map entries")),
                 Err(error) => Some(error.to_string()),

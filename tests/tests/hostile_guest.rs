@@ -8,7 +8,7 @@ use std::time::Duration;
 use wirevm_abi::boot::IMAGE_BASE;
 use wirevm_abi::call::{CallEntry, CallHeader, CallPage, MAX_ENTRIES};
 use wirevm_abi::{Status, VERSION, feature, op};
-use wirevm_devices::pin::map_entry_budget;
+use wirevm_devices::pin::{PinKind, map_entry_budget};
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::view::View;
 use wirevm_tests::image::{CallAnswer, answers, call_page, caller};
@@ -37,24 +37,16 @@ impl Write for Console {
 
 /// Runs a guest that makes those calls; returns its answers, how it ended, and the pages that are still locked then.
 fn calls(pages: &[CallPage]) -> (Vec<CallAnswer>, Outcome, u64) {
-    calls_with(RAM_BYTES, QUOTA, pages, |_| ())
+    let pin = PinKind::best(RAM_BYTES).expect("/proc is readable");
+    calls_on(1, RAM_BYTES, QUOTA, pin, pages, |_| ())
 }
 
-/// As [`calls`], with that RAM and quota; `look` sees the machine before it goes.
-fn calls_with(
-    ram_bytes: u64,
-    quota_pages: u64,
-    pages: &[CallPage],
-    look: impl FnOnce(&Machine),
-) -> (Vec<CallAnswer>, Outcome, u64) {
-    calls_on(1, ram_bytes, quota_pages, pages, look)
-}
-
-/// As [`calls_with`], on so many vCPUs, of which the first makes the calls.
+/// As [`calls`], on so many vCPUs, of which the first makes the calls, with that RAM and quota; `look` sees the machine before it goes.
 fn calls_on(
     vcpus: u32,
     ram_bytes: u64,
     quota_pages: u64,
+    pin: PinKind,
     pages: &[CallPage],
     look: impl FnOnce(&Machine),
 ) -> (Vec<CallAnswer>, Outcome, u64) {
@@ -63,6 +55,7 @@ fn calls_on(
         vcpus,
         archive: None,
         wire_quota_pages: quota_pages,
+        pin,
         lock_faults: None,
         storage_faults: None,
         store_dir: None,
@@ -103,6 +96,9 @@ fn refused(entry: CallEntry, status: Status) {
     assert_eq!(answers[1].entries[0].status(), status, "{entry:?}");
     assert_eq!(locked, 0);
 }
+
+/// The first page of RAM that is wired where many are.
+const FIRST_RUN: u64 = 2048;
 
 const CASES: &[Case] = &[
     ("doorbell_before_hello_is_invalid_address_and_touches_nothing", &[Need::Kvm], || {
@@ -211,34 +207,40 @@ const CASES: &[Case] = &[
         &[Need::Kvm, Need::Lock64MiB, Need::SmallMapLimit],
         || {
             let budget = map_entry_budget().expect("/proc is readable");
-            let runs = budget / 2 + 2 * MAX_ENTRIES as u64;
-            let first = 2048;
-            let wires = |op: u16| {
-                let entry = move |run| CallEntry::new(op, 0, [first + 2 * run, 1, 0]);
-                (0..runs).map(entry).collect::<Vec<_>>()
-            };
-            let mut pages = vec![hello()];
-            pages.extend(wires(op::WIRE).chunks(MAX_ENTRIES).map(call_page));
-            let refused = pages.len() - 1;
-            // What was wired last is unwired and wired again, in the middle of all others.
-            let again = |op: u16| call_page(&[CallEntry::new(op, 0, [first + 1000, 1, 0])]);
-            pages.extend([again(op::UNWIRE), again(op::WIRE), again(op::UNWIRE)]);
-            let (answers, _, locked) =
-                calls_with(((first + 2 * runs) * 4096).next_multiple_of(2 << 20), 1 << 20, &pages, |machine| {
-                    let stats = machine.pins().stats();
-                    assert!(stats.locked_runs * 2 > budget - 1024, "{stats:?}, the budget is {budget}");
-                    assert_eq!(stats.deferred_pages, 0);
-                    // The process itself still has room: for maps, and for threads with their stacks.
-                    let maps: Vec<_> = (0..100).map(|_| RamFile::memfd(1 << 21).expect("a memfd")).collect();
-                    let views: Vec<_> = maps.iter().map(|ram| View::new(ram).expect("a map")).collect();
-                    assert_eq!(std::thread::spawn(|| vec![1_u8; 64 << 20].len()).join().expect("a thread"), 64 << 20);
-                    drop(views);
-                });
+            let (runs, pages) = scattered(budget);
+            let refused = pages.len() - 4;
+            let (answers, _, locked) = calls_on(1, ram_of(runs), 1 << 20, PinKind::Runs, &pages, |machine| {
+                let stats = machine.pins().stats();
+                assert!(stats.locked_runs * 2 > budget - 1024, "{stats:?}, the budget is {budget}");
+                assert_eq!(stats.deferred_pages, 0);
+                // The process itself still has room: for maps, and for threads with their stacks.
+                let maps: Vec<_> = (0..100).map(|_| RamFile::memfd(1 << 21).expect("a memfd")).collect();
+                let views: Vec<_> = maps.iter().map(|ram| View::new(ram).expect("a map")).collect();
+                assert_eq!(std::thread::spawn(|| vec![1_u8; 64 << 20].len()).join().expect("a thread"), 64 << 20);
+                drop(views);
+            });
             assert_eq!(answers[1].entries[0].status(), Status::OK);
             assert_eq!(answers[refused].entries[0].status(), Status::RESOURCE_SHORTAGE, "not the quota");
             let after: Vec<Status> = answers[refused + 1..].iter().map(|answer| answer.entries[0].status()).collect();
             assert_eq!(after, [Status::OK; 3]);
             assert!(locked > budget / 2 - 1024 && locked < runs, "{locked} pages are locked");
+        },
+    ),
+    (
+        "wires_scattered_past_the_hosts_map_limit_cost_a_locked_view_no_entry",
+        &[Need::Kvm, Need::Lock64MiB, Need::LockedView, Need::SmallMapLimit],
+        || {
+            let (runs, pages) = scattered(map_entry_budget().expect("/proc is readable"));
+            let (answers, _, locked) = calls_on(1, ram_of(runs), 1 << 20, PinKind::View, &pages, |machine| {
+                assert_eq!(machine.witness().map_entries().expect("the witness"), 1);
+                assert_eq!((machine.pins().stats().locked_runs, machine.pins().stats().deferred_pages), (runs - 1, 0));
+            });
+            for answer in &answers {
+                let count = usize::try_from(answer.header.count()).expect("a count");
+                // The guest writes the first ones.
+                assert!(answer.entries.iter().take(count).all(|entry| entry.status() == Status::OK));
+            }
+            assert_eq!(locked, runs - 1);
         },
     ),
     ("what_a_guest_leaves_wired_is_released_with_it", &[Need::Kvm], || {
@@ -268,8 +270,14 @@ const CASES: &[Case] = &[
             CallEntry::new(op::START_VCPU, 1, [1, place, 0]),
         ];
         let right = [start(1, place), start(1, place), start(2, place), start(2, 0), start(1, 1 << 63)];
-        let (answers, outcome, _) =
-            calls_on(3, RAM_BYTES, QUOTA, &[early, hello(), call_page(&wrong), call_page(&right)], |_| ());
+        let (answers, outcome, _) = calls_on(
+            3,
+            RAM_BYTES,
+            QUOTA,
+            PinKind::Runs,
+            &[early, hello(), call_page(&wrong), call_page(&right)],
+            |_| (),
+        );
         assert!(matches!(outcome, Outcome::Crashed(_)), "{outcome}");
         assert_eq!(answers[0].doorbell, u64::from(Status::INVALID_ADDRESS.bits()));
         for (entry, answer) in wrong.iter().zip(&answers[2].entries) {
@@ -285,6 +293,23 @@ const CASES: &[Case] = &[
         assert_eq!((answers.len(), locked), (1, 0));
     }),
 ];
+
+/// Returns calls that wire so many single pages that their runs don't fit into the budget, with how many these are. At the end, in
+/// three calls, one of the first is unwired, wired again, and unwired.
+fn scattered(budget: u64) -> (u64, Vec<CallPage>) {
+    let runs = budget / 2 + 2 * MAX_ENTRIES as u64;
+    let wires: Vec<_> = (0..runs).map(|run| CallEntry::new(op::WIRE, 0, [FIRST_RUN + 2 * run, 1, 0])).collect();
+    let mut pages = vec![hello()];
+    pages.extend(wires.chunks(MAX_ENTRIES).map(call_page));
+    let again = |op: u16| one(CallEntry::new(op, 0, [FIRST_RUN + 1000, 1, 0]));
+    pages.extend([again(op::UNWIRE), again(op::WIRE), again(op::UNWIRE)]);
+    (runs, pages)
+}
+
+/// Returns the bytes of RAM in which so many of them lie.
+const fn ram_of(runs: u64) -> u64 {
+    ((FIRST_RUN + 2 * runs) * 4096).next_multiple_of(2 << 20)
+}
 
 fn locked_by_this_process() -> u64 {
     let status = procfs::process::Process::myself().and_then(|process| process.status()).expect("/proc/self/status");

@@ -228,3 +228,20 @@ fn vcpu_that_does_not_exist_reaches_nothing() {
     }
     assert_eq!((rig.memory.ram().reads, rig.device.doorbells()), (before, 1));
 }
+
+#[test]
+fn wires_in_a_row_ask_the_host_together_and_are_answered_one_by_one() {
+    let rig = Rig::greeted();
+    let calls = || rig.host.with(|script| std::mem::take(&mut script.calls));
+    let wires: Vec<_> = (0..QUOTA).map(|run| wire(2 * run, 1)).collect();
+    let unwires: Vec<_> = (0..QUOTA).map(|run| unwire(2 * run, 1)).collect();
+    let ok = vec![Status::OK; wires.len()];
+    assert_eq!((rig.call(&wires).1, calls()), (ok.clone(), 1));
+    assert_eq!((rig.call(&unwires).1, calls()), (ok, 1));
+    let mixed =
+        [wire(0, 1), wire(2, 1), unwire(0, 1), wire(4, QUOTA), wire(4, 1), unwire(9, 1), unwire(2, 2), unwire(2, 1)];
+    let (quota, invalid) = (Status::QUOTA, Status::INVALID_ARGUMENT);
+    let expected = [Status::OK, Status::OK, Status::OK, quota, Status::OK, invalid, invalid, Status::OK];
+    assert_eq!(rig.call(&mixed).1, expected);
+    assert_eq!(rig.pins.stats().wired_pages, 1);
+}

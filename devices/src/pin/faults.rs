@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::method::{PinMethod, PinMethodError};
+use super::method::{LockFailure, PinMethod, PinMethodError};
 use crate::faults::HostFaults;
 use crate::page_run::PageRun;
 
@@ -28,14 +28,28 @@ impl<M: PinMethod> FaultyMethod<M> {
 
 impl<M: PinMethod> PinMethod for FaultyMethod<M> {
     /// A lock that is to fail locks nothing.
-    fn lock(&self, run: PageRun) -> Result<(), PinMethodError> {
-        self.faults.wait_released();
-        self.faults.strike().map_err(|source| PinMethodError::Lock { run, source })?;
-        self.method.lock(run)
+    fn lock(&self, runs: &[PageRun]) -> Result<(), LockFailure> {
+        let strike = |(index, run): (usize, &PageRun)| {
+            self.faults.wait_released();
+            let source = self.faults.strike().err()?;
+            Some(LockFailure { index, source: PinMethodError::Lock { run: *run, source } })
+        };
+        match runs.iter().enumerate().find_map(strike) {
+            None => self.method.lock(runs),
+            Some(failure) => {
+                self.method.lock(runs.get(..failure.index).unwrap_or(&[]))?;
+                Err(failure)
+            }
+        }
     }
 
-    fn unlock(&self, run: PageRun) -> io::Result<()> {
-        self.method.unlock(run)
+    fn unlock(&self, runs: &[PageRun]) -> Vec<(PageRun, io::Error)> {
+        self.method.unlock(runs)
+    }
+
+    /// While a fault is to come, locks are to be those that each wire asks for.
+    fn is_batched(&self) -> bool {
+        !self.faults.is_set() && self.method.is_batched()
     }
 }
 
@@ -85,6 +99,20 @@ mod test {
             pins.wire_all(&[range(0, 2), range(8, 2), range(16, 2)]).expect("it was once");
             assert_eq!(host.with(|script| script.locked.len()), 6);
         }
+    }
+
+    #[test]
+    fn fault_strikes_the_wire_whose_lock_it_is_though_several_are_asked_for() {
+        let (host, faults, pins) = service(PAGES);
+        faults.fail_nth(nth(2), libc::ENOMEM);
+        // They touch: together they would be one lock.
+        let answers = pins.wire_each(&[range(0, 2), range(2, 2), range(4, 2)]);
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(host.with(|script| script.locked.iter().copied().collect::<Vec<_>>()), [0, 1, 4, 5]);
+        host.take_asked();
+        assert!(pins.unwire_each(&[range(0, 2), range(4, 2)]).iter().all(Result::is_ok));
+        assert!(pins.wire_each(&[range(0, 2), range(2, 2)]).iter().all(Result::is_ok));
+        assert_eq!(host.take_asked().len(), 3, "without a fault to come they are asked for together");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How often each page of RAM is wired. Pure: it decides, and asks nobody.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use wirevm_abi::RamRange;
 
@@ -55,6 +56,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Saturated`]; then nothing has changed.
     pub fn wire(&mut self, range: RamRange) -> Result<Vec<PageRun>, LedgerError> {
+        if self.is_apart(range) {
+            self.runs.insert(range.first(), Run { pages: range.pages(), count: 1 });
+            self.wired_pages += range.pages();
+            return Ok(vec![range.into()]);
+        }
         if let Some((first, _)) = self.overlapping(range).find(|(_, run)| run.count >= MAX_WIRE_COUNT) {
             return Err(LedgerError::Saturated { page: first.max(range.first()) });
         }
@@ -81,6 +87,14 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::NotWired`]; then nothing has changed.
     pub fn unwire(&mut self, range: RamRange) -> Result<Vec<PageRun>, LedgerError> {
+        if let Entry::Occupied(held) = self.runs.entry(range.first())
+            && *held.get() == (Run { pages: range.pages(), count: 1 })
+        {
+            // A whole run: nothing is left to be split or joined.
+            held.remove();
+            self.wired_pages -= range.pages();
+            return Ok(vec![range.into()]);
+        }
         let mut next = range.first();
         for (first, run) in self.overlapping(range) {
             if first > next {
@@ -127,6 +141,12 @@ impl Ledger {
     #[must_use]
     pub fn runs(&self) -> usize {
         self.runs.len()
+    }
+
+    /// Tells whether no page of the range, and none beside it, is wired.
+    fn is_apart(&self, range: RamRange) -> bool {
+        let before = self.runs.range(..=range.end()).next_back();
+        before.is_none_or(|(first, run)| first + run.pages < range.first())
     }
 
     /// Returns the runs that hold a page of the range, from the first.

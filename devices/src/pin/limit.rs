@@ -6,8 +6,6 @@ use procfs::ProcError;
 use procfs::process::{LimitValue, Process};
 use wirevm_abi::Status;
 
-use crate::page_run::PageRun;
-
 /// Bit of the capability that lifts the limit on locked memory.
 const CAP_IPC_LOCK: u64 = 1 << 14;
 
@@ -99,14 +97,13 @@ impl Refusal {
     }
 }
 
-/// Describes the host's limit for a message about a run that could not be locked.
-pub(super) fn describe(run: PageRun, locked_pages: u64) -> String {
+/// Describes the host's limit for a message about pages that could not be locked.
+pub(super) fn describe(asked_pages: u64, locked_pages: u64) -> String {
     match LockBudget::of_this_process() {
         Ok(LockBudget { privileged: false, limit: Some(limit) }) => format!(
-            "{} pages more than {locked_pages} locked ones; RLIMIT_MEMLOCK is {limit} bytes and CAP_IPC_LOCK is missing",
-            run.pages()
+            "{asked_pages} pages more than {locked_pages} locked ones; RLIMIT_MEMLOCK is {limit} bytes and CAP_IPC_LOCK is missing"
         ),
-        _ => format!("{} pages more than {locked_pages} locked ones; no lock limit is set", run.pages()),
+        _ => format!("{asked_pages} pages more than {locked_pages} locked ones; no lock limit is set"),
     }
 }
 

@@ -23,5 +23,5 @@ pub use self::error::PinError;
 pub use self::faults::FaultyMethod;
 pub use self::ledger::{Ledger, LedgerError, MAX_WIRE_COUNT};
 pub use self::limit::{LimitError, LockBudget, lock_error_status, map_entry_budget};
-pub use self::method::{PinMethod, PinMethodError, RunsMethod};
+pub use self::method::{LockFailure, PinKind, PinMethod, PinMethodError, RunsMethod, ViewMethod, ViewMethodError};
 pub use self::service::{PinConfig, PinService, PinStats};

@@ -1,6 +1,7 @@
 //! Reading a run in: small runs at once, large ones in slices on several CPUs.
 
 use std::io;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::thread;
@@ -16,17 +17,36 @@ use crate::view::View;
 /// Pages in a slice: 32 MiB.
 const SLICE_PAGES: u64 = (32 << 20) / PAGE_SIZE;
 
-/// Faults all of a run in for reading, on this thread and up to `helpers` more. Dirties nothing.
-///
-/// # Errors
-/// The first error that a slice met, by time; the rest is then not read in.
-pub(super) fn populate(view: &View, run: PageRun, helpers: usize) -> io::Result<()> {
-    // The kernel's own read-ahead takes its larger folios for one reader of one run.
-    let helpers = if view.folio() == Some(FolioPolicy::Bulk) { 0 } else { helpers };
-    in_slices(run, SLICE_PAGES, helpers, &|slice| {
-        read_ahead(view, slice);
-        sys::populate_read(view.addresses_of(slice).map_err(io::Error::other)?)
-    })
+/// Reads runs in.
+#[derive(Debug)]
+pub(super) struct Populate {
+    /// Threads that may help with a large run. Asking for it takes longer than locking a page.
+    helpers: usize,
+}
+
+impl Populate {
+    /// Lets as many threads read as there are CPUs for.
+    pub(super) fn new() -> Self {
+        Self::with_threads(thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    /// Lets that many threads read, the caller's included.
+    pub(super) const fn with_threads(threads: usize) -> Self {
+        Self { helpers: threads.saturating_sub(1) }
+    }
+
+    /// Faults all of a run in for reading, on this thread and as many more as may help. Dirties nothing.
+    ///
+    /// # Errors
+    /// The first error that a slice met, by time; the rest is then not read in.
+    pub(super) fn run(&self, view: &View, run: PageRun) -> io::Result<()> {
+        // The kernel's own read-ahead takes its larger folios for one reader of one run.
+        let helpers = if view.folio() == Some(FolioPolicy::Bulk) { 0 } else { self.helpers };
+        in_slices(run, SLICE_PAGES, helpers, &|slice| {
+            read_ahead(view, slice);
+            sys::populate_read(view.addresses_of(slice).map_err(io::Error::other)?)
+        })
+    }
 }
 
 /// Calls `work` for each slice of a run, on this thread and up to `helpers` more.

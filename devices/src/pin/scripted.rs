@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::method::{PinMethod, PinMethodError};
+use super::method::{LockFailure, PinMethod, PinMethodError};
 use crate::page_run::PageRun;
 
 /// Longest wait for anything.
@@ -25,6 +25,8 @@ pub(crate) enum Asked {
 pub(crate) struct Script {
     /// Requests so far.
     pub(crate) asked: Vec<Asked>,
+    /// Lists of them.
+    pub(crate) calls: usize,
     /// Pages that the host holds locked.
     pub(crate) locked: BTreeSet<u64>,
     /// Locks to grant before one fails, and its errno.
@@ -77,9 +79,9 @@ impl ScriptedPin {
     }
 }
 
-impl PinMethod for ScriptedPin {
+impl ScriptedPin {
     /// A lock that fails has locked every second page of the run.
-    fn lock(&self, run: PageRun) -> Result<(), PinMethodError> {
+    fn lock_one(&self, run: PageRun) -> Result<(), PinMethodError> {
         let mut script = self.ask(Asked::Lock(run));
         assert!(!script.panic_at.is_some_and(|page| (run.first()..run.end()).contains(&page)), "as the script says");
         if let Some((granted, errno)) = script.fail_lock {
@@ -94,7 +96,7 @@ impl PinMethod for ScriptedPin {
     }
 
     /// An unlock that fails has unlocked the run's first page.
-    fn unlock(&self, run: PageRun) -> io::Result<()> {
+    fn unlock_one(&self, run: PageRun) -> io::Result<()> {
         let mut script = self.ask(Asked::Unlock(run));
         if let Some(granted) = script.fail_unlock {
             script.fail_unlock = Some(granted.saturating_sub(1));
@@ -105,5 +107,25 @@ impl PinMethod for ScriptedPin {
         }
         script.locked.retain(|page| *page < run.first() || *page >= run.end());
         Ok(())
+    }
+}
+
+impl PinMethod for ScriptedPin {
+    fn lock(&self, runs: &[PageRun]) -> Result<(), LockFailure> {
+        self.with(|script| script.calls += 1);
+        for (index, run) in runs.iter().enumerate() {
+            self.lock_one(*run).map_err(|source| LockFailure { index, source })?;
+        }
+        Ok(())
+    }
+
+    fn unlock(&self, runs: &[PageRun]) -> Vec<(PageRun, io::Error)> {
+        self.with(|script| script.calls += 1);
+        runs.iter().filter_map(|run| self.unlock_one(*run).err().map(|error| (*run, error))).collect()
+    }
+
+    /// As the script counts the locks to the one that fails.
+    fn is_batched(&self) -> bool {
+        self.script().fail_lock.is_none()
     }
 }

@@ -8,7 +8,7 @@ use wirevm_abi::RamRange;
 
 use super::error::PinError;
 use super::limit::{self, Refusal};
-use super::method::{PinMethod, PinMethodError};
+use super::method::{LockFailure, PinMethod, PinMethodError};
 use super::state::{Locking, State};
 use super::watch::StorageWatch;
 use crate::log_limit::LogLimit;
@@ -24,7 +24,7 @@ pub struct PinConfig {
     pub ram_pages: u64,
     /// Pages that may be locked at once.
     pub quota_pages: u64,
-    /// Map entries that locked runs may cost; see [`super::map_entry_budget`].
+    /// Map entries that locked runs may cost; see [`super::PinKind::map_entry_budget`].
     pub map_entry_budget: u64,
 }
 
@@ -161,20 +161,41 @@ impl PinService {
     /// # Partial effects
     /// None on error: what was locked is unlocked, or, where the host refuses that, deferred (H2).
     pub fn wire_all(&self, ranges: &[RamRange]) -> Result<(), PinError> {
+        self.try_wire_all(ranges).map_err(|error| self.refused(error))
+    }
+
+    /// Wires each range as a call of its own would, in order, and returns what came of each. The host is asked for all of them
+    /// together if it can be.
+    pub fn wire_each(&self, ranges: &[RamRange]) -> Vec<Result<(), PinError>> {
+        if ranges.len() > 1 && self.method.is_batched() && self.try_wire_all(ranges).is_ok() {
+            return ranges.iter().map(|_| Ok(())).collect();
+        }
+        ranges.iter().map(|range| self.wire(*range)).collect()
+    }
+
+    /// Unwires each range as a call of its own would, in order, and returns what came of each. The host is asked for all of them
+    /// together if it can be.
+    pub fn unwire_each(&self, ranges: &[RamRange]) -> Vec<Result<(), PinError>> {
+        if ranges.len() > 1 && self.unwire_all(ranges).is_ok() {
+            return ranges.iter().map(|_| Ok(())).collect();
+        }
+        ranges.iter().map(|range| self.unwire(*range)).collect()
+    }
+
+    fn try_wire_all(&self, ranges: &[RamRange]) -> Result<(), PinError> {
         let runs = self.check_inside(ranges)?;
         let mut state = self.wait_for(self.retry_deferred(self.state()), &runs);
         let edges = state.count_up(ranges)?;
         if let Err(error) = state.admit(&edges) {
             state.count_down(ranges)?;
             self.publish(&state);
-            drop(state);
-            return Err(self.refused(error));
+            return Err(error);
         }
         if edges.is_empty() {
             self.publish(&state);
             return Ok(());
         }
-        let locking = state.begin_locking(&edges);
+        let locking = state.begin_locking(edges);
         let claim = self.claim(&mut state, runs);
         self.publish(&state);
         drop(state);
@@ -184,22 +205,21 @@ impl PinService {
         let mut state = self.state();
         let result = match result {
             Ok(()) => {
-                state.lock_calls += edges.len() as u64;
+                state.lock_calls += locking.runs.len() as u64;
                 state.end_locking(&locking, doubtful);
                 Ok(())
             }
-            Err(Undone { error, unlocked }) => {
-                state.lock_calls += unlocked.len() as u64;
-                state.unlock_calls += unlocked.len() as u64;
-                state.undo_locking(&locking, &unlocked);
+            Err(Undone { error, touched, stuck }) => {
+                state.lock_calls += touched as u64;
+                state.unlock_calls += touched as u64;
+                state.undo_locking(&locking, touched, &stuck);
                 state.count_down(ranges)?;
                 Err(error)
             }
         };
         claim.end(&mut state);
         self.publish(&state);
-        drop(state);
-        result.map_err(|error| self.refused(error))
+        result
     }
 
     /// Unwires every page of every range once.
@@ -221,16 +241,10 @@ impl PinService {
             state.deferred.insert(*edge);
             state.doubtful.remove(*edge);
         }
-        for edge in edges {
-            // Older deferred pages beside it go in the same call. Another call may have come first, for a part of it as well.
-            let mut rest = Some(edge);
-            while let Some(run) =
-                rest.and_then(|rest| state.deferred.first_in(rest)).and_then(|page| state.deferred.holding(page))
-            {
-                rest = PageRun::new(run.end(), edge.end());
-                state = self.release(state, run, false);
-            }
-        }
+        // Older deferred pages beside them go in the same call.
+        let mut runs: Vec<_> = edges.iter().filter_map(|edge| state.deferred.holding(edge.first())).collect();
+        runs.dedup();
+        state = self.release(state, runs, false);
         self.publish(&state);
         Ok(())
     }
@@ -250,16 +264,13 @@ impl PinService {
             let claim = self.claim(&mut state, vec![all]);
             self.publish(&state);
             drop(state);
-            let is_unlocked = self.method.unlock(all).is_ok();
+            let is_unlocked = self.unlock(&[all]).is_empty();
             state = self.state();
             state.end_unlocking_all(is_unlocked);
             claim.end(&mut state);
         }
-        let mut from = 0;
-        while let Some(run) = state.deferred.next_from(from) {
-            from = run.end();
-            state = self.release(state, run, true);
-        }
+        let runs = state.deferred.to_runs();
+        state = self.release(state, runs, true);
         self.publish(&state);
     }
 
@@ -343,72 +354,102 @@ impl PinService {
         error
     }
 
-    /// Locks runs in order. On error, unlocks every run that it touched: exactly the pages that were not wired
+    /// Locks runs in order. On error, unlocks every run that was touched: exactly the pages that were not wired
     /// before, the one that failed included, since nobody knows what a failed lock has left (H2).
     fn lock_all(&self, locking: &Locking) -> Result<(), Undone> {
-        for (index, (run, locked_pages)) in locking.runs.iter().enumerate() {
-            let Err(source) = self.method.lock(*run) else { continue };
-            let error = sort_error(*run, *locked_pages, source);
-            let touched = locking.runs.iter().take(index + 1);
-            let unlocked = touched.map(|(run, _)| self.unlock(*run)).collect();
-            return Err(Undone { error, unlocked });
-        }
-        Ok(())
+        let Err(LockFailure { index, source }) = self.method.lock(&locking.runs) else { return Ok(()) };
+        let touched = locking.runs.get(..=index).unwrap_or(&locking.runs);
+        let (before, failed) = touched.split_at(touched.len().saturating_sub(1));
+        let locked_pages = locking.locked_pages + before.iter().map(|run| run.pages()).sum::<u64>();
+        let asked_pages = failed.iter().map(|run| run.pages()).sum();
+        let error = sort_error(asked_pages, locked_pages, source);
+        Err(Undone { error, touched: touched.len(), stuck: self.unlock(touched) })
     }
 
     /// Tries some deferred runs, going round.
     fn retry_deferred<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if state.deferred.is_empty() {
+            return state;
+        }
         let tries = usize::try_from(state.deferred.runs()).unwrap_or(RETRIES).min(RETRIES);
+        let mut runs = Vec::with_capacity(tries);
         for _ in 0..tries {
             let next = state.deferred.next_from(state.retry_from).or_else(|| state.deferred.next_from(0));
             let Some(run) = next else { break };
             state.retry_from = run.end();
-            state = self.release(state, run, false);
+            runs.push(run);
         }
-        state
+        self.release(state, runs, false)
     }
 
-    /// Unlocks a deferred run, unless that would split a locked one past the budget; `forced` ignores that. One that a call is
-    /// at work on stays for later. The state is not locked meanwhile.
-    fn release<'a>(&'a self, mut state: MutexGuard<'a, State>, run: PageRun, forced: bool) -> MutexGuard<'a, State> {
-        if state.is_busy(run) {
-            return state;
-        }
-        if !forced && state.splits_too_much(run) {
-            if let Some(number) = self.deferrals.count() {
-                log::warn!("host map fragmentation: pages {run} stay locked for now ({number} times so far)");
+    /// Unlocks deferred runs together, but for those that would split a locked one past the budget; `forced` ignores that. One that
+    /// a call is at work on stays for later. The state is not locked meanwhile.
+    fn release<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        mut runs: Vec<PageRun>,
+        forced: bool,
+    ) -> MutexGuard<'a, State> {
+        while !runs.is_empty() {
+            let (mut now, mut later) = (Vec::with_capacity(runs.len()), Vec::new());
+            let splits_before = state.splits_under_way;
+            for run in runs {
+                if state.is_busy(run) {
+                    continue;
+                }
+                if !forced && state.splits_too_much(run) {
+                    later.push(run);
+                } else {
+                    state.begin_unlocking(run);
+                    now.push(run);
+                }
             }
-            return state;
+            if now.is_empty() {
+                self.tell_of_splits(&later);
+                break;
+            }
+            let splits = state.splits_under_way - splits_before;
+            let claim = self.claim(&mut state, now);
+            self.publish(&state);
+            drop(state);
+            let stuck = self.unlock(&claim.runs);
+            state = self.state();
+            state.end_unlocking(&claim.runs, &stuck, splits);
+            claim.end(&mut state);
+            self.publish(&state);
+            // There may be room for them now. Another call may have come first, for a part of them as well.
+            runs = later.into_iter().flat_map(|run| state.deferred.parts_in(run).collect::<Vec<_>>()).collect();
         }
-        state.begin_unlocking(run);
-        let claim = self.claim(&mut state, vec![run]);
-        self.publish(&state);
-        drop(state);
-        let is_unlocked = self.unlock(run);
-        let mut state = self.state();
-        state.end_unlocking(run, is_unlocked);
-        claim.end(&mut state);
-        self.publish(&state);
         state
     }
 
-    /// Asks the host to unlock a run; tells whether it has.
-    fn unlock(&self, run: PageRun) -> bool {
-        let result = self.method.unlock(run);
-        if let Err(error) = &result
+    fn tell_of_splits(&self, runs: &[PageRun]) {
+        if let Some(run) = runs.first()
+            && let Some(number) = self.deferrals.count()
+        {
+            log::warn!("host map fragmentation: pages {run} stay locked for now ({number} times so far)");
+        }
+    }
+
+    /// Asks the host to unlock runs; returns those that it has not.
+    fn unlock(&self, runs: &[PageRun]) -> Vec<PageRun> {
+        let failed = self.method.unlock(runs);
+        if let Some((run, error)) = failed.first()
             && let Some(number) = self.deferrals.count()
         {
             log::warn!("pages {run} stay locked for now ({number} times so far): {error}");
         }
-        result.is_ok()
+        failed.into_iter().map(|(run, _)| run).collect()
     }
 }
 
 /// Locks that failed and were undone.
 struct Undone {
     error: PinError,
-    /// For each run that the host was asked to lock, whether it has unlocked it again.
-    unlocked: Vec<bool>,
+    /// How many runs the host was asked to lock, and to unlock again.
+    touched: usize,
+    /// Those of them that it has not unlocked.
+    stuck: Vec<PageRun>,
 }
 
 impl Drop for PinService {
@@ -428,10 +469,10 @@ fn with_sources(error: &PinError) -> String {
     text
 }
 
-fn sort_error(run: PageRun, locked_pages: u64, source: PinMethodError) -> PinError {
+fn sort_error(asked_pages: u64, locked_pages: u64, source: PinMethodError) -> PinError {
     let (PinMethodError::Populate { source: cause, .. } | PinMethodError::Lock { source: cause, .. }) = &source;
     match limit::refusal(cause) {
-        Refusal::Shortage => PinError::Shortage { limits: limit::describe(run, locked_pages), source },
+        Refusal::Shortage => PinError::Shortage { limits: limit::describe(asked_pages, locked_pages), source },
         Refusal::Fault => PinError::Fault { source },
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct State {
     unsure: RunSet,
     /// Of them, those that are being unlocked.
     unlocking_pages: u64,
+    /// Locked runs that there will be more when they are.
+    pub(super) splits_under_way: u64,
     /// Pages that a call is at work on while the state is not locked: every other call about them waits.
     pub(super) busy: RunSet,
     /// Page from which the next deferred runs are tried.
@@ -42,8 +44,10 @@ pub(super) struct State {
 /// Runs that the host is to be asked to lock.
 #[derive(Debug)]
 pub(super) struct Locking {
-    /// The runs, in order, each with the number of pages that are locked besides it and those behind it.
-    pub(super) runs: Vec<(PageRun, u64)>,
+    /// The runs, in order.
+    pub(super) runs: Vec<PageRun>,
+    /// Pages that were locked before them.
+    pub(super) locked_pages: u64,
     /// What of them was deferred, and so is locked already, though not surely.
     were_deferred: Vec<PageRun>,
 }
@@ -57,6 +61,7 @@ impl State {
             doubtful: RunSet::default(),
             unsure: RunSet::default(),
             unlocking_pages: 0,
+            splits_under_way: 0,
             busy: RunSet::default(),
             retry_from: 0,
             quota_pages: config.quota_pages,
@@ -90,15 +95,19 @@ impl State {
 
     /// Checks quota and map entries for runs that are to be locked.
     pub(super) fn admit(&self, edges: &[PageRun]) -> Result<(), PinError> {
-        let asked_pages: u64 = edges.iter().map(|edge| edge.pages() - self.locked.overlap_pages(*edge)).sum();
+        // Each edge adds itself and joins its neighbours; edges do not touch one another.
+        let (mut asked_pages, mut joined) = (0, 0);
+        for edge in edges {
+            let (locked, neighbours) = self.locked.overlap_and_neighbours(*edge);
+            asked_pages += edge.pages() - locked;
+            joined += neighbours;
+        }
         let (locked_pages, quota_pages) = (self.locked.pages(), self.quota_pages);
         if asked_pages > quota_pages.saturating_sub(locked_pages) {
             return Err(PinError::Quota { asked_pages, locked_pages, quota_pages });
         }
-        // Each edge adds itself and joins its neighbours; edges do not touch one another.
-        let joined: u64 = edges.iter().map(|edge| self.locked.neighbours(*edge)).sum();
         let added = u64::try_from(edges.len()).unwrap_or(u64::MAX);
-        let runs = (self.locked.runs() + added).saturating_sub(joined);
+        let runs = (self.locked.runs() + self.splits_under_way + added).saturating_sub(joined);
         let entries = runs.saturating_mul(ENTRIES_PER_RUN);
         if entries > self.map_entry_budget && runs > self.locked.runs() {
             return Err(PinError::HostMapFragmentation { runs, entries, budget: self.map_entry_budget });
@@ -107,21 +116,22 @@ impl State {
     }
 
     /// Takes note that runs, just counted up and admitted, are being locked: they count as locked from now on.
-    pub(super) fn begin_locking(&mut self, edges: &[PageRun]) -> Locking {
-        let were_deferred: Vec<_> = edges.iter().flat_map(|edge| self.deferred.parts_in(*edge)).collect();
-        let mut runs = Vec::with_capacity(edges.len());
-        for edge in edges {
-            runs.push((*edge, self.locked.pages()));
-            self.deferred.remove(*edge);
-            self.locked.insert(*edge);
-            self.unsure.insert(*edge);
+    pub(super) fn begin_locking(&mut self, runs: Vec<PageRun>) -> Locking {
+        let were_deferred: Vec<_> = runs.iter().flat_map(|run| self.deferred.parts_in(*run)).collect();
+        let locked_pages = self.locked.pages();
+        for part in &were_deferred {
+            self.deferred.remove(*part);
         }
-        Locking { runs, were_deferred }
+        for run in &runs {
+            self.locked.insert(*run);
+            self.unsure.insert(*run);
+        }
+        Locking { runs, locked_pages, were_deferred }
     }
 
     /// Takes note that all of them are locked; `doubtful` when storage had failed before.
     pub(super) fn end_locking(&mut self, locking: &Locking, doubtful: bool) {
-        for (run, _) in &locking.runs {
+        for run in &locking.runs {
             self.unsure.remove(*run);
             if doubtful {
                 self.doubtful.insert(*run);
@@ -130,48 +140,58 @@ impl State {
         self.peak_pages = self.peak_pages.max(self.locked.pages());
     }
 
-    /// Takes note that they are not locked after all: `unlocked` tells of the first ones, which the host was asked about,
-    /// whether it has unlocked each again. What the others had of deferred pages is deferred again. Counting down is the
-    /// caller's.
-    pub(super) fn undo_locking(&mut self, locking: &Locking, unlocked: &[bool]) {
-        for (run, _) in &locking.runs {
+    /// Takes note that they are not locked after all: the host was asked to lock the first `touched` ones and to unlock them
+    /// again, and has not unlocked those that are `stuck`. What the others had of deferred pages is deferred again. Counting
+    /// down is the caller's.
+    pub(super) fn undo_locking(&mut self, locking: &Locking, touched: usize, stuck: &[PageRun]) {
+        for run in &locking.runs {
             self.unsure.remove(*run);
             self.locked.remove(*run);
         }
-        let untouched = locking.runs.iter().skip(unlocked.len()).map(|(run, _)| run);
-        let stuck = locking.runs.iter().zip(unlocked).filter(|(_, done)| !**done).map(|((run, _), _)| *run);
-        let left = untouched.flat_map(|run| locking.were_deferred.iter().copied().filter(|part| part.overlaps(*run)));
-        for run in stuck.chain(left) {
-            self.locked.insert(run);
-            self.deferred.insert(run);
+        let untouched = locking.runs.iter().skip(touched);
+        let left = untouched.flat_map(|run| locking.were_deferred.iter().filter(|part| part.overlaps(*run)));
+        for run in stuck.iter().chain(left) {
+            self.locked.insert(*run);
+            self.deferred.insert(*run);
         }
         self.peak_pages = self.peak_pages.max(self.locked.pages());
     }
 
-    /// Tells whether unlocking a run would split a locked one past the budget.
+    /// Tells whether unlocking a run would split a locked one past the budget, on top of what is being unlocked.
     pub(super) fn splits_too_much(&self, run: PageRun) -> bool {
-        let splits =
-            self.locked.holding(run.first()).is_some_and(|held| held.first() < run.first() && run.end() < held.end());
-        splits && (self.locked.runs() + 1).saturating_mul(ENTRIES_PER_RUN) > self.map_entry_budget
+        let runs = self.locked.runs() + self.splits_under_way + 1;
+        runs.saturating_mul(ENTRIES_PER_RUN) > self.map_entry_budget && self.splits(run)
+    }
+
+    /// Tells whether unlocking a run makes two locked runs of one, where that matters.
+    fn splits(&self, run: PageRun) -> bool {
+        self.map_entry_budget < u64::MAX
+            && self.locked.holding(run.first()).is_some_and(|held| held.first() < run.first() && run.end() < held.end())
     }
 
     /// Takes note that a deferred run is being unlocked.
     pub(super) fn begin_unlocking(&mut self, run: PageRun) {
+        self.splits_under_way += u64::from(self.splits(run));
         self.unlock_calls += 1;
         self.deferred.remove(run);
         self.unsure.insert(run);
         self.unlocking_pages += run.pages();
     }
 
-    /// Takes note of what came of it.
-    pub(super) fn end_unlocking(&mut self, run: PageRun, is_unlocked: bool) {
-        self.unsure.remove(run);
-        self.unlocking_pages -= run.pages();
-        if is_unlocked {
-            self.locked.remove(run);
-        } else {
-            self.deferred.insert(run);
+    /// Takes note of what came of runs, of which some were to split others: those that are `stuck`, in the same order, are
+    /// not unlocked.
+    pub(super) fn end_unlocking(&mut self, runs: &[PageRun], stuck: &[PageRun], splits: u64) {
+        let mut stuck = stuck.iter().peekable();
+        for run in runs {
+            self.unsure.remove(*run);
+            self.unlocking_pages -= run.pages();
+            if stuck.next_if_eq(&run).is_some() {
+                self.deferred.insert(*run);
+            } else {
+                self.locked.remove(*run);
+            }
         }
+        self.splits_under_way -= splits;
     }
 
     /// Forgets all counts; everything that is locked is deferred then. No call may be at work.
@@ -181,6 +201,7 @@ impl State {
         // What a call that did not come to its end has left.
         self.unsure = RunSet::default();
         self.unlocking_pages = 0;
+        self.splits_under_way = 0;
         self.deferred = self.locked.clone();
     }
 

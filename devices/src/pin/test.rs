@@ -53,6 +53,44 @@ fn wire_list_of_ranges_is_joined_to_the_fewest_calls() {
 }
 
 #[test]
+fn list_of_ranges_asks_the_host_once() {
+    let (host, pins) = service(PAGES, 100);
+    let list: Vec<_> = (0..20).map(|run| range(3 * run, 2)).collect();
+    pins.wire_all(&list).expect("wired");
+    assert_eq!(host.with(|script| std::mem::take(&mut script.calls)), 1);
+    pins.unwire_all(&list).expect("unwired");
+    assert_eq!(host.with(|script| std::mem::take(&mut script.calls)), 1);
+    assert!(pins.wire_each(&list).iter().all(Result::is_ok));
+    assert!(pins.unwire_each(&list).iter().all(Result::is_ok));
+    assert_eq!((host.with(|script| script.calls), locked(&host)), (2, vec![]));
+    // What is deferred is tried again together as well.
+    pins.wire_all(&list).expect("wired");
+    host.with(|script| script.fail_unlock = Some(0));
+    pins.unwire_all(&list).expect("deferred");
+    host.with(|script| (script.fail_unlock, script.calls) = (None, 0));
+    pins.wire(range(2, 1)).expect("wired");
+    assert_eq!((host.with(|script| script.calls), locked(&host)), (2, vec![2]));
+}
+
+#[test]
+fn each_of_several_ranges_has_the_answer_that_it_has_alone() {
+    let (host, pins) = service(10, 100);
+    let statuses = |results: Vec<Result<(), PinError>>| {
+        results.into_iter().map(|result| result.map_err(|error| error.status())).collect::<Vec<_>>()
+    };
+    let (quota, invalid, shortage) =
+        (Err(Status::QUOTA), Err(Status::INVALID_ARGUMENT), Err(Status::RESOURCE_SHORTAGE));
+    let wired = pins.wire_each(&[range(0, 4), range(4, 8), range(2, 4), range(20, 5), range(30, 1)]);
+    assert_eq!(statuses(wired), [Ok(()), quota, Ok(()), quota, Ok(())]);
+    let unwired = pins.unwire_each(&[range(0, 4), range(0, 1), range(30, 1), range(2, 4)]);
+    assert_eq!(statuses(unwired), [Ok(()), invalid, Ok(()), Ok(())]);
+    assert_eq!((locked(&host), pins.stats().wired_pages), (vec![], 0));
+    host.with(|script| script.fail_lock = Some((1, libc::ENOMEM)));
+    assert_eq!(statuses(pins.wire_each(&[range(0, 1), range(4, 1), range(8, 1)])), [Ok(()), shortage, Ok(())]);
+    assert_eq!(locked(&host), [0, 8]);
+}
+
+#[test]
 fn wire_over_quota_touches_nothing_and_quota_is_exact() {
     let (host, pins) = service(10, 100);
     let error = pins.wire_all(&[range(0, 11)]).expect_err("one page too many");

@@ -23,7 +23,11 @@ pub(crate) fn are_shared(ranges: &[AddressRange]) -> Result<bool, WitnessError> 
     // The list is read once for all, and no further than to the last.
     let mut missing: usize = ranges.iter().map(|range| range.bytes()).sum();
     Smaps::of_this_process()?.each(|mapping| {
-        for part in ranges.iter().filter_map(|range| part(mapping, *range)).filter(|part| part.writes_back) {
+        for part in ranges
+            .iter()
+            .filter_map(|range| part(mapping, range.address(), range.end()))
+            .filter(|part| part.writes_back)
+        {
             missing = missing.saturating_sub(part.end - part.start);
         }
         if mapping.end < last { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -68,19 +72,22 @@ fn is_present(info: &PageInfo) -> bool {
     matches!(info, PageInfo::MemoryPage(flags) if flags.contains(MemoryPageFlags::PRESENT))
 }
 
-/// Returns the parts of mappings that lie in a range.
+/// Returns the parts of mappings that lie in a range, by address.
 fn overlapping(range: AddressRange) -> Result<Vec<Mapping>, WitnessError> {
     let mut parts = Vec::new();
+    let mut told = range.address();
     Smaps::of_this_process()?.each(|mapping| {
-        parts.extend(part(mapping, range));
+        // A mapping that is joined with the one before while the kernel tells of them is told as a whole, though a part has been told.
+        parts.extend(part(mapping, told, range.end()));
+        told = told.max(mapping.end);
         if mapping.end < range.end() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok(parts)
 }
 
-/// Returns the part of a mapping that lies in a range; none where they have nothing in common.
-fn part(mapping: Mapping, range: AddressRange) -> Option<Mapping> {
-    let (start, end) = (mapping.start.max(range.address()), mapping.end.min(range.end()));
+/// Returns the part of a mapping that lies between two addresses; none where there is none.
+fn part(mapping: Mapping, first: usize, end: usize) -> Option<Mapping> {
+    let (start, end) = (mapping.start.max(first), mapping.end.min(end));
     (start < end).then_some(Mapping { start, end, ..mapping })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes, FileOffset, VolatileMemory};
 use wirevm_abi::RamRange;
-use wirevm_devices::pin::{PinConfig, PinService, RunsMethod};
+use wirevm_devices::pin::{PinConfig, PinKind, PinService};
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::view::View;
 use wirevm_devices::witness::Witness;
@@ -33,10 +33,16 @@ pub struct Machine {
 impl Machine {
     /// Sets a machine up over a RAM file, with a quota of all of RAM.
     pub fn new(ram: RamFile, map_entry_budget: u64) -> Self {
+        Self::pinned(PinKind::Runs, ram, map_entry_budget)
+    }
+
+    /// Sets a machine up as [`Machine::new`] does, whose pages are held that way.
+    pub fn pinned(kind: PinKind, ram: RamFile, map_entry_budget: u64) -> Self {
         let view = Arc::new(View::new(&ram).expect("a view"));
         let witness = Witness::new(Arc::clone(&view), &ram).expect("a witness");
         let config = PinConfig { ram_pages: ram.pages(), quota_pages: ram.pages(), map_entry_budget };
-        let pins = Arc::new(PinService::new(Box::new(RunsMethod::new(view)), config));
+        let method = kind.method(view).expect("a method");
+        let pins = Arc::new(PinService::new(method, config));
         let file = FileOffset::new(ram.reopen().expect("a description"), ram.data_offset());
         let guest = MmapRegion::from_file(file, usize::try_from(ram.size_bytes()).expect("small")).expect("a mapping");
         Self { pins, witness, guest, ram }

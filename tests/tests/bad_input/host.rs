@@ -75,6 +75,23 @@ pub const CASES: &[Case] = &[
         place.refuses(LOCKS_4_MIB, &format!("{line} hosted"), LOCK_BUDGET, &parts);
         drop(place.run(LOCKS_4_MIB, &format!("{line} fake")).expect_code(0));
     }),
+    ("locked_view_above_the_limit_tells_limit_need_and_three_fixes_and_auto_does_without", &[Need::Root], || {
+        let place = Place::new();
+        let line = "script ok.wvm --memory 16M,durability=none --wire-quota 1M --on hosted";
+        let parts = [
+            "a view of all guest memory, 16 MiB",
+            "may lock 4 MiB (RLIMIT_MEMLOCK)",
+            "`ulimit -l 16384`",
+            "LimitMEMLOCK=16777216",
+            "setcap cap_ipc_lock+ep",
+            "--pin auto",
+        ];
+        place.refuses(LOCKS_4_MIB, &format!("{line} --pin view"), LOCK_BUDGET, &parts);
+        for pin in ["", " --pin auto", " --pin runs"] {
+            let told = place.run(LOCKS_4_MIB, &format!("{line}{pin}")).expect_code(0).stdout;
+            assert!(told.contains("  pin         runs\n"), "{told}");
+        }
+    }),
     (
         "quota_above_the_limit_is_refused_with_an_existing_file_left_as_it_was",
         &[ROOT[0], ROOT[1], Need::Durable],

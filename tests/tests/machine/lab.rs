@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use wirevm_abi::RamRange;
 use wirevm_agent::{Command, Event, FrameRow, MAIN_TASK, Reply, Request};
 use wirevm_devices::faults::HostFaults;
+use wirevm_devices::pin::PinKind;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_map::KernReturn;
 use wirevm_tests::binary;
@@ -114,6 +115,8 @@ pub struct Setup {
     pub archive: Option<Arc<[u8]>>,
     /// Pages that the guest may wire.
     pub quota: u64,
+    /// How the host holds them; the best way that it has if `None`.
+    pub pin: Option<PinKind>,
     /// How long it may run.
     pub time_limit: Duration,
     /// What a storage error does.
@@ -134,6 +137,7 @@ impl Default for Setup {
             vcpus: 1,
             archive: None,
             quota: 256,
+            pin: None,
             time_limit: Duration::from_secs(60),
             policy: StorageErrorPolicy::Stop,
             lock_faults: None,
@@ -144,11 +148,12 @@ impl Default for Setup {
     }
 }
 
-fn config(setup: &Setup, console: Console) -> MachineConfig {
+fn config(setup: &Setup, ram: &RamFile, console: Console) -> MachineConfig {
     MachineConfig {
         vcpus: setup.vcpus,
         archive: setup.archive.clone(),
         wire_quota_pages: setup.quota,
+        pin: setup.pin.unwrap_or_else(|| PinKind::best(ram.size_bytes()).expect("/proc")),
         lock_faults: setup.lock_faults.clone(),
         storage_faults: setup.storage_faults.clone(),
         store_dir: setup.store_dir.clone(),
@@ -170,9 +175,9 @@ impl Lab {
         // The event that signals make readable stays for the life of the process.
         drop(signal::install().expect("signal handlers"));
         let console = Console::default();
-        let config = config(setup, console.clone());
         let before = traces("wirevm-ram");
         let ram = ram();
+        let config = config(setup, &ram, console.clone());
         let name = ram.path().file_name().expect("a name").to_string_lossy().into_owned();
         // A memfd's path says "memfd:wirevm-ram", and so does its link.
         let ram_name = name.trim_start_matches("memfd:").to_owned();
@@ -192,7 +197,8 @@ impl Lab {
     /// Starts `image` as [`Lab::start`] does, and drops the machine; the error, where that fails.
     pub fn try_start(ram: impl FnOnce() -> RamFile, image: &[u8], setup: &Setup) -> Result<(), MachineError> {
         let _alone = alone();
-        Machine::start(config(setup, Console::default()), ram(), image).map(drop)
+        let ram = ram();
+        Machine::start(config(setup, &ram, Console::default()), ram, image).map(drop)
     }
 
     /// Starts `image` on 8 MiB of RAM without stable storage.

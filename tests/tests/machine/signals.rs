@@ -59,7 +59,8 @@ impl Running {
 
     /// Starts a script that wires 8 pages and then hangs the guest, and waits until it has come there.
     pub fn wired(script: &str, path: &Path, more: &[&str]) -> Self {
-        let running = Self::start(script, path, more);
+        // With this method the process's own count of locked bytes tells what is wired.
+        let running = Self::start(script, path, &[&["--pin", "runs"], more].concat());
         let start = Instant::now();
         let status = format!("/proc/{}/status", running.child.id());
         while !fs::read_to_string(&status).expect("a process").contains("VmLck:\t      32 kB") {

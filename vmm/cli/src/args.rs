@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Size, check_programs, is_cpus, read_cpus,
+    Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Pin, Size, check_programs, is_cpus, read_cpus,
 };
 use crate::exit_code::ExitCode;
 use crate::hosts::On;
@@ -83,6 +83,14 @@ pub struct MachineArgs {
     /// Most memory that the guest may keep wired
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Limits")]
     pub wire_quota: Option<Size>,
+    /// How the host holds wired pages [default: auto]
+    ///
+    /// With runs, it locks them run by run (mlock), which takes room in its memory map. With view, it locks a view of all guest
+    /// memory once (mlock2) and faults in what is to be held: scattered pages take fewer and cheaper system calls and no room, but
+    /// as much locked memory must be allowed as guest memory has, and Linux 6.12 or newer be there. With auto, it is view where
+    /// that can be had.
+    #[arg(long, value_enum, value_name = "METHOD", help_heading = "Machine")]
+    pub pin: Option<Pin>,
     /// Folder for stores: host files that the guest's memory objects can have behind them
     ///
     /// It must exist, and be for nothing else: the guest can open, write and lengthen any file in it but RAM files. Each store is
@@ -266,6 +274,7 @@ impl MachineArgs {
             cpus: self.cpus,
             memory: self.memory.clone().unwrap_or_default(),
             wire_quota: self.wire_quota,
+            pin: self.pin,
             store: self.store.clone(),
             store_quota: self.store_quota,
             timeout: self.timeout,

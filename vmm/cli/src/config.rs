@@ -37,6 +37,19 @@ pub enum OnStorageError {
     Latch,
 }
 
+/// How the host holds wired pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Pin {
+    /// Run by run: needs room in the host's memory map.
+    Runs,
+    /// Through a view of all of RAM that is locked as a whole: scattered pages cost less, and no room.
+    View,
+    /// Through a view where the host has what that needs and lets as much memory be locked as RAM has.
+    #[default]
+    Auto,
+}
+
 /// The machine's options as the command line and a configuration file give them.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -51,6 +64,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// Most memory that the guest may keep wired.
     pub wire_quota: Option<Size>,
+    /// How the host holds wired pages.
+    pub pin: Option<Pin>,
     /// Folder for stores.
     pub store: Option<PathBuf>,
     /// Most memory that the guest may have in stores.
@@ -98,6 +113,7 @@ impl Config {
             cpus: self.cpus.or(other.cpus),
             memory: self.memory.or(other.memory),
             wire_quota: self.wire_quota.or(other.wire_quota),
+            pin: self.pin.or(other.pin),
             store: self.store.or(other.store),
             store_quota: self.store_quota.or(other.store_quota),
             timeout: self.timeout.or(other.timeout),

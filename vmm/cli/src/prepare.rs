@@ -1,6 +1,7 @@
 //! From checked options to what a machine is started with: image, RAM file, quota. Everything that can be refused is
 //! refused here, before anything is made that would stay behind.
 
+mod pin;
 mod quota;
 mod ram;
 mod store;
@@ -14,11 +15,13 @@ use std::sync::Arc;
 use wirevm_abi::PAGE_SIZE;
 use wirevm_devices::durability::Durability;
 use wirevm_devices::faults::HostFaults;
+use wirevm_devices::pin::PinKind;
 use wirevm_devices::ramfile::PreviousEnd;
 use wirevm_devices::witness::give_program_back;
 use wirevm_vmm::boot::{ArchiveBuilder, Image, place};
 use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm, signal};
 
+use self::pin::pin_kind;
 use self::quota::{default_quota, wire_quota};
 use self::ram::{Ram, known_ram_bytes, make_ram, ram_file_class};
 use self::store::check_folder;
@@ -117,6 +120,7 @@ fn start_error(error: MachineError) -> CommandError {
         MachineError::Image(_) => ExitCode::Image,
         MachineError::RamFile(error) => ram_file_class(error),
         MachineError::Stores(_) => ExitCode::Config,
+        MachineError::PinMethod(_) => ExitCode::LockBudget,
         MachineError::Memory(_) | MachineError::View(_) | MachineError::Syncs(_) => ExitCode::Memory,
         _ => ExitCode::Failure,
     };
@@ -137,9 +141,10 @@ pub fn prepare(options: &MachineOptions, programs: &[Program]) -> Result<Prepare
         check_image(&image, bytes, vcpus, archive_bytes as u64)?;
     }
     let quota = wire_quota(options.wire_quota_bytes, known_ram)?;
+    let pin = pin_kind(options.pin, known_ram)?;
     let store = check_folder(options.store.as_ref())?;
     let ram = make_ram(options)?;
-    let mut report = describe(HostKind::Kvm, options, &ram, quota);
+    let mut report = describe(HostKind::Kvm, options, &ram, (quota, pin));
     report.store = store;
     report.vcpus = Some(vcpus);
     report.kvm = Some("API 12".to_owned());
@@ -149,6 +154,7 @@ pub fn prepare(options: &MachineOptions, programs: &[Program]) -> Result<Prepare
         vcpus,
         archive,
         wire_quota_pages: report.wire_quota_bytes / PAGE_SIZE,
+        pin,
         lock_faults: None,
         storage_faults: None,
         store_dir: options.store.as_ref().map(|store| store.folder.clone()),
@@ -170,12 +176,15 @@ pub fn prepare(options: &MachineOptions, programs: &[Program]) -> Result<Prepare
 /// # Errors
 /// [`CommandError`] of the first thing that is refused; nothing is left behind.
 pub fn start_hosted(options: &MachineOptions) -> Result<(HostedTarget, MachineReport), CommandError> {
-    let quota = wire_quota(options.wire_quota_bytes, known_ram_bytes(options)?)?;
+    let known_ram = known_ram_bytes(options)?;
+    let quota = wire_quota(options.wire_quota_bytes, known_ram)?;
+    let pin = pin_kind(options.pin, known_ram)?;
     let store = check_folder(options.store.as_ref())?;
     let ram = make_ram(options)?;
-    let report = MachineReport { store, ..describe(HostKind::Hosted, options, &ram, quota) };
+    let report = MachineReport { store, ..describe(HostKind::Hosted, options, &ram, (quota, pin)) };
     let config = HostedConfig {
         wire_quota_pages: report.wire_quota_bytes / PAGE_SIZE,
+        pin,
         stores: options.store.as_ref().map(|store| (store.folder.clone(), store.quota_bytes / PAGE_SIZE)),
         on_storage_error: policy(options),
         limits: limits(options)?,
@@ -188,6 +197,7 @@ pub fn start_hosted(options: &MachineOptions) -> Result<(HostedTarget, MachineRe
             let exit = match &error {
                 HostedError::RamFile(error) => ram_file_class(error),
                 HostedError::Stores(_) => ExitCode::Config,
+                HostedError::PinMethod(_) => ExitCode::LockBudget,
                 HostedError::Memory(_) | HostedError::View(_) | HostedError::Syncs(_) => ExitCode::Memory,
                 _ => ExitCode::Failure,
             };
@@ -230,7 +240,7 @@ pub fn fake_config(options: &MachineOptions) -> Result<(FakeConfig, MachineRepor
 }
 
 /// Returns what is known of a machine before it runs.
-fn describe(host: HostKind, options: &MachineOptions, ram: &Ram, quota: u64) -> MachineReport {
+fn describe(host: HostKind, options: &MachineOptions, ram: &Ram, (quota, pin): (u64, PinKind)) -> MachineReport {
     MachineReport {
         host,
         kvm: None,
@@ -241,6 +251,7 @@ fn describe(host: HostKind, options: &MachineOptions, ram: &Ram, quota: u64) -> 
         durability: ram.ram.durability().to_string(),
         folio: ram.ram.is_file().then_some(ram.ram.folio()),
         wire_quota_bytes: quota.min(ram.ram.size_bytes()),
+        pin: Some(pin.to_string()),
         previous_end: previous_end(ram.ram.previous_end()),
         notes: ram.notes.clone(),
         ..MachineReport::default()

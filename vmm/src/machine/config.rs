@@ -9,7 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 use wirevm_abi::boot::MAX_VCPUS;
 use wirevm_devices::bus::OverlapError;
 use wirevm_devices::faults::HostFaults;
-use wirevm_devices::pin::LimitError;
+use wirevm_devices::pin::{LimitError, PinKind, ViewMethodError};
 use wirevm_devices::ramfile::RamFileError;
 use wirevm_devices::store::StoreStartError;
 use wirevm_devices::sync::SyncStartError;
@@ -41,6 +41,8 @@ pub struct MachineConfig {
     pub archive: Option<Arc<[u8]>>,
     /// Pages that the guest may keep wired.
     pub wire_quota_pages: u64,
+    /// How the host holds them; [`PinKind::best`] says what it can do.
+    pub pin: PinKind,
     /// Failures that locks are to meet, for whoever wants to see how a guest copes.
     pub lock_faults: Option<HostFaults>,
     /// Failures that storage is to meet, likewise: of RAM and of stores.
@@ -71,6 +73,7 @@ impl std::fmt::Debug for MachineConfig {
         f.debug_struct("MachineConfig")
             .field("vcpus", &self.vcpus)
             .field("wire_quota_pages", &self.wire_quota_pages)
+            .field("pin", &self.pin)
             .field("time_limit", &self.time_limit)
             .finish_non_exhaustive()
     }
@@ -109,6 +112,9 @@ pub enum MachineError {
     /// The pin service could not start.
     #[error(transparent)]
     Pins(#[from] LimitError),
+    /// Pages can't be wired that way.
+    #[error(transparent)]
+    PinMethod(#[from] ViewMethodError),
     /// The sync service could not start.
     #[error(transparent)]
     Syncs(#[from] SyncStartError),

@@ -18,7 +18,7 @@ use wirevm_devices::guest_memory::GuestMemory;
 use wirevm_devices::hypercall::{Hypercall, HypercallConfig, VcpuStarter};
 use wirevm_devices::interrupt::Interrupt;
 use wirevm_devices::lifecycle::Lifecycle;
-use wirevm_devices::pin::{FaultyMethod, PinConfig, PinMethod, PinService, RunsMethod, map_entry_budget};
+use wirevm_devices::pin::{FaultyMethod, PinConfig, PinMethod, PinService};
 use wirevm_devices::ramfile::{RamFile, RamState};
 use wirevm_devices::serial::SerialConsole;
 use wirevm_devices::store::{StoreConfig, StoreService, StoreStartError};
@@ -242,12 +242,12 @@ fn services(
     let pin_config = PinConfig {
         ram_pages: ram.pages(),
         quota_pages: config.wire_quota_pages,
-        map_entry_budget: map_entry_budget()?,
+        map_entry_budget: config.pin.map_entry_budget()?,
     };
-    let locks = RunsMethod::new(Arc::clone(view));
+    let locks = config.pin.method(Arc::clone(view))?;
     let locks: Box<dyn PinMethod> = match &config.lock_faults {
         Some(faults) => Box::new(FaultyMethod::new(locks, faults.clone())),
-        None => Box::new(locks),
+        None => locks,
     };
     let pins = Arc::new(PinService::new(locks, pin_config));
     let syncs = Arc::new(start_syncs(config, ram, shared, &pins)?);

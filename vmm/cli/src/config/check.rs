@@ -10,7 +10,7 @@ use wirevm_devices::durability::Durability;
 use wirevm_devices::folio::FolioPolicy;
 
 use super::error::ConfigError;
-use super::{Config, DEFAULT_STORE_QUOTA_BYTES, MemoryConfig, OnStorageError, Size};
+use super::{Config, DEFAULT_STORE_QUOTA_BYTES, MemoryConfig, OnStorageError, Pin, Size};
 use crate::hosts::On;
 use crate::program::Wanted;
 
@@ -54,6 +54,8 @@ pub struct MachineOptions {
     pub memory: MemoryOptions,
     /// Most bytes that the guest may keep wired, a multiple of the page size.
     pub wire_quota_bytes: Option<u64>,
+    /// How the host holds wired pages.
+    pub pin: Pin,
     /// Stores; none if `None`.
     pub store: Option<StoreOptions>,
     /// How long the machine may run.
@@ -101,6 +103,7 @@ impl Config {
             vcpus,
             memory: MemoryOptions { size_bytes, file, durability, folio },
             wire_quota_bytes,
+            pin: self.pin.unwrap_or_default(),
             store,
             timeout,
             on_storage_error: self.on_storage_error.unwrap_or_default(),

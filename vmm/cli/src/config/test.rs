@@ -1,5 +1,5 @@
 use super::error::MemoryError;
-use super::{Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Size};
+use super::{Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Pin, Size};
 use crate::hosts::On;
 use std::io::Write;
 use std::time::Duration;
@@ -129,7 +129,7 @@ fn store_quota_is_checked_and_needs_a_folder() {
 #[test]
 fn file_has_the_same_keys_and_the_command_line_wins() {
     let file = read(
-        "kernel = 'k.elf'\ntimeout = 30\nwire-quota = '8M'\non-storage-error = 'latch'\nscript = 's.wvm'\n\
+        "kernel = 'k.elf'\ntimeout = 30\nwire-quota = '8M'\non-storage-error = 'latch'\npin = 'runs'\nscript = 's.wvm'\n\
          store = 'd'\nstore-quota = '1M'\n[memory]\nsize = 67108864\ndurability = 'none'",
     )
     .expect("a configuration");
@@ -144,6 +144,10 @@ fn file_has_the_same_keys_and_the_command_line_wins() {
     assert_eq!(options.store.map(|store| store.quota_bytes), Some(1 << 20));
     assert_eq!(options.timeout, Some(Duration::from_millis(1500)));
     assert_eq!(options.on_storage_error, OnStorageError::Latch);
+    assert_eq!(options.pin, Pin::Runs);
+    let given = Config { pin: Some(Pin::View), ..Config::default() };
+    assert_eq!(given.or(Config { pin: Some(Pin::Runs), ..Config::default() }).pin, Some(Pin::View));
+    assert_eq!(Config::default().check().expect("valid").pin, Pin::Auto);
 }
 
 #[test]

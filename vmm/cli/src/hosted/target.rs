@@ -8,7 +8,7 @@ use wirevm_agent::{Agent, Reply, Request};
 use wirevm_devices::durability::Durability;
 use wirevm_devices::faults::HostFaults;
 use wirevm_devices::guest_memory::GuestMemory;
-use wirevm_devices::pin::{FaultyMethod, LimitError, PinConfig, PinService, RunsMethod, map_entry_budget};
+use wirevm_devices::pin::{FaultyMethod, LimitError, PinConfig, PinKind, PinService, ViewMethodError};
 use wirevm_devices::ramfile::{RamFile, RamFileError, RamState};
 use wirevm_devices::store::{StoreConfig, StoreService, StoreStartError};
 use wirevm_devices::sync::{HealthProbe, LatchedError, RamProbe, SyncConfig, SyncService, SyncStartError, WiredOracle};
@@ -35,6 +35,8 @@ use crate::witness;
 pub struct HostedConfig {
     /// Pages that may be kept wired.
     pub wire_quota_pages: u64,
+    /// How they are held.
+    pub pin: PinKind,
     /// The folder for stores, and how many pages all that are open may have together; no stores if `None`.
     pub stores: Option<(PathBuf, u64)>,
     /// What to do when storage reports an error.
@@ -58,6 +60,9 @@ pub enum HostedError {
     /// The pin service could not start.
     #[error(transparent)]
     Pins(#[from] LimitError),
+    /// Pages can't be wired that way.
+    #[error(transparent)]
+    PinMethod(#[from] ViewMethodError),
     /// The sync service could not start.
     #[error(transparent)]
     Syncs(#[from] SyncStartError),
@@ -98,11 +103,11 @@ impl HostedTarget {
         let memory = Arc::new(HostedRam::new(GuestRam::map(&ram)?));
         let view = Arc::new(View::new(&ram)?);
         let lock_faults = HostFaults::default();
-        let method = FaultyMethod::new(RunsMethod::new(Arc::clone(&view)), lock_faults.clone());
+        let method = FaultyMethod::new(config.pin.method(Arc::clone(&view))?, lock_faults.clone());
         let pin_config = PinConfig {
             ram_pages: ram.pages(),
             quota_pages: config.wire_quota_pages,
-            map_entry_budget: map_entry_budget()?,
+            map_entry_budget: config.pin.map_entry_budget()?,
         };
         let pins = Arc::new(PinService::new(Box::new(method), pin_config));
         let ram = Arc::new(ram);

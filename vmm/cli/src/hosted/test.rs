@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wirevm_abi::{StoreName, stat};
 use wirevm_agent::{Command, MAIN_TASK, Pattern, Reply, Request};
 use wirevm_devices::durability::Durability;
-use wirevm_devices::pin::{PinConfig, PinService, RunsMethod};
+use wirevm_devices::pin::{PinConfig, PinKind, PinService, RunsMethod};
 use wirevm_devices::ramfile::{HEADER_BYTES, PreviousEnd, RamFile};
 use wirevm_devices::store::StoreService;
 use wirevm_devices::sync::SyncService;
@@ -34,6 +34,7 @@ use crate::script::target::{
 fn start(ram: RamFile) -> HostedTarget {
     let config = HostedConfig {
         wire_quota_pages: 8,
+        pin: PinKind::Runs,
         stores: None,
         on_storage_error: StorageErrorPolicy::Stop,
         limits: Limits::default(),
@@ -143,6 +144,7 @@ fn on_disk(on_storage_error: StorageErrorPolicy) -> (tempfile::TempDir, HostedTa
     let ram = RamFile::create(&folder.path().join("guest.ram"), 2 << 20, Durability::Shared).expect("a RAM file");
     let config = HostedConfig {
         wire_quota_pages: 8,
+        pin: PinKind::Runs,
         stores: Some((folder.path().to_owned(), 64)),
         on_storage_error,
         limits: Limits { time_limit: Some(Duration::from_secs(60)), ..Limits::default() },

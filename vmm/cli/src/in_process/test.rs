@@ -6,6 +6,7 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, p
 use proptest::test_runner::TestCaseError;
 use wirevm_agent::{Command, MAIN_TASK, Pattern, Reply, Request};
 use wirevm_devices::durability::Durability;
+use wirevm_devices::pin::PinKind;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_map::PAGE_SIZE;
 use wirevm_vmm::StorageErrorPolicy;
@@ -131,7 +132,8 @@ fn sides(steps: &[(Step, bool)], durable: bool) -> Result<(), TestCaseError> {
         false => RamFile::memfd(2 << 20).expect("a memfd"),
     };
     let (limits, on_storage_error) = (Limits::default(), StorageErrorPolicy::Latch);
-    let config = HostedConfig { wire_quota_pages: QUOTA, stores: None, on_storage_error, limits };
+    let pin = PinKind::best(2 << 20).expect("/proc");
+    let config = HostedConfig { wire_quota_pages: QUOTA, pin, stores: None, on_storage_error, limits };
     let mut hosted = Side::new(HostedTarget::start(config, ram).expect("services"));
     let config = FakeConfig {
         ram_pages: 512,

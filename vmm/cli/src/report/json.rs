@@ -55,6 +55,8 @@ pub(super) struct MachineDocument<'a> {
     /// `small-sync`, `balanced` or `bulk`: in what pieces the kernel is to keep the RAM file; null where RAM is in no file.
     folio: Option<&'static str>,
     wire_quota_bytes: u64,
+    /// `runs` or `view`: how the host holds wired pages; null where it holds none.
+    pin: Option<&'a str>,
     /// Path of the folder for stores; null where the guest has none.
     store_folder: Option<&'a Path>,
     /// Most bytes that the guest may have in stores; null where it has none.
@@ -149,6 +151,7 @@ impl<'a> From<&'a MachineReport> for MachineDocument<'a> {
             durability: &machine.durability,
             folio: machine.folio.map(FolioPolicy::name),
             wire_quota_bytes: machine.wire_quota_bytes,
+            pin: machine.pin.as_deref(),
             store_folder: machine.store.as_ref().map(|store| store.folder.as_path()),
             store_quota_bytes: machine.store.as_ref().map(|store| store.quota_bytes),
             previous_end: machine.previous_end,
@@ -241,6 +244,7 @@ mod test {
             "durability": "shared",
             "folio": "small-sync",
             "wire_quota_bytes": 8388608,
+            "pin": "view",
             "store_folder": null,
             "store_quota_bytes": null,
             "previous_end": null,

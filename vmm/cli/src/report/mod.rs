@@ -56,6 +56,8 @@ pub struct MachineReport {
     pub folio: Option<FolioPolicy>,
     /// Most bytes that the guest may keep wired.
     pub wire_quota_bytes: u64,
+    /// Name of how the host holds wired pages; none where it holds none.
+    pub pin: Option<String>,
     /// The folder for stores, if there is one.
     pub store: Option<StoreReport>,
     /// How the last machine left the RAM file, if there was one: `clean`, `open` or `failed`.
@@ -168,6 +170,7 @@ mod test {
             durability: "shared".into(),
             folio: Some(FolioPolicy::SmallSync),
             wire_quota_bytes: 8 << 20,
+            pin: Some("view".into()),
             store: None,
             previous_end: None,
             boot_instructions: Some(31_337),

@@ -49,7 +49,8 @@ pub(super) fn header(machine: &MachineReport) -> String {
     let folio = machine.folio.filter(|folio| *folio != FolioPolicy::default());
     let folio = folio.map(|folio| ("folios", format!("{folio}: up to {}", Bytes(folio.most_bytes()))));
     let vcpus = machine.vcpus.filter(|vcpus| *vcpus > 1).map(|vcpus| ("vCPUs", vcpus.to_string()));
-    for (name, value) in rows.into_iter().chain(folio).chain(vcpus).chain(stores) {
+    let pin = machine.pin.as_ref().map(|pin| ("pin", pin.clone()));
+    for (name, value) in rows.into_iter().chain(pin).chain(folio).chain(vcpus).chain(stores) {
         writeln!(text, "  {name:<10}  {}", visible(&value)).unwrap_or_default();
     }
     for note in &machine.notes {
@@ -118,6 +119,7 @@ mod test {
   RAM         64 MiB in a temporary file in /var/tmp (ext4)
   durability  shared
   wire quota  8 MiB
+  pin         view
 
   line  operation             guest's result         host's truth     time
      5  a = allocate 8 pages  0x10000000                            308 µs
@@ -157,7 +159,10 @@ mod test {
         let shown = text(&report);
         assert!(shown.contains("  RAM         64 MiB in guest.ram (ext4)\n"), "{shown}");
         assert!(shown.contains("ready after 12.3 ms\n"), "{shown}");
-        assert!(shown.contains("  wire quota  8 MiB\n  folios      balanced: up to 64 KiB\n"), "{shown}");
+        assert!(
+            shown.contains("  wire quota  8 MiB\n  pin         view\n  folios      balanced: up to 64 KiB\n"),
+            "{shown}"
+        );
         assert!(shown.contains("  note: sync answers unsupported\n\n  0 operations"), "{shown}");
     }
 }

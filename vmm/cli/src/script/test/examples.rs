@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use wirevm_devices::durability::Durability;
+use wirevm_devices::pin::PinKind;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_vmm::StorageErrorPolicy;
 
@@ -102,6 +103,7 @@ fn hosted(folder: &Path) -> HostedTarget {
     fs::create_dir(&stores).expect("a folder");
     let config = HostedConfig {
         wire_quota_pages: 1024,
+        pin: PinKind::best(16 << 20).expect("/proc"),
         stores: Some((stores, 1024)),
         on_storage_error: StorageErrorPolicy::Latch,
         limits: Limits { time_limit: Some(Duration::from_secs(120)), ..Limits::default() },
