@@ -17,6 +17,9 @@ impl<M: TableMemory> PageTables<M> {
     /// # Errors
     /// [`OutOfFrames`]; pages from the front of the run on are mapped to it then, the others are as they were.
     pub fn enter(&mut self, page: u64, run: FrameRun, prot: Prot) -> Result<(), OutOfFrames> {
+        if run.pages == 1 && self.enter_easily(page, run.first, prot) {
+            return Ok(());
+        }
         let all = PageRange::new(page, page + run.pages);
         let entered = self.enter_all(all, run.first, prot);
         self.settle();
@@ -25,21 +28,38 @@ impl<M: TableMemory> PageTables<M> {
 
     /// Maps one page, if nothing is mapped there and its table is there; see [`wirevm_map::Pmap::enter_absent`].
     pub fn enter_absent(&mut self, page: u64, frame: u64, prot: Prot) -> bool {
-        let mut table = self.root;
-        for level in (DIRECTORY..=ROOT_LEVEL).rev() {
-            let link = self.memory.read(table, index_at(level, page));
-            if !is_table(link) {
-                return false;
-            }
-            table = frame_of(link);
-        }
-        let index = index_at(0, page);
+        let Some((table, index)) = self.find_small(page) else { return false };
         if self.memory.read(table, index) & PRESENT != 0 {
             return false;
         }
         // No processor remembers that nothing is there, nor marks such an entry.
         self.memory.write(table, index, mapping_to(frame, prot));
         true
+    }
+
+    /// Maps one page, if its table is there and nothing has to be replaced: nothing is mapped there, or the very same.
+    fn enter_easily(&mut self, page: u64, frame: u64, prot: Prot) -> bool {
+        let Some((table, index)) = self.find_small(page) else { return false };
+        let (old, entry) = (self.memory.read(table, index), mapping_to(frame, prot));
+        if old & PRESENT == 0 {
+            self.memory.write(table, index, entry);
+            return true;
+        }
+        is_same(old, entry)
+    }
+
+    /// Finds where a small page is mapped, if there is a table for it.
+    #[inline]
+    fn find_small(&self, page: u64) -> Option<(u64, u64)> {
+        let mut table = self.root;
+        for level in (DIRECTORY..=ROOT_LEVEL).rev() {
+            let link = self.memory.read(table, index_at(level, page));
+            if !is_table(link) {
+                return None;
+            }
+            table = frame_of(link);
+        }
+        Some((table, index_at(0, page)))
     }
 
     /// Maps `all` to the frames from `first_frame` on, as far as tables can be had.
@@ -117,13 +137,13 @@ impl<M: TableMemory> PageTables<M> {
         } else {
             self.linked_table(directory, index)?
         };
-        let mut replaced = 0;
+        let mut replaced = false;
         for index in first..first + pages.len() {
             let mut old = self.memory.read(table, index);
-            replaced |= old;
             if old & PRESENT == 0 {
                 self.memory.write(table, index, entry);
-            } else {
+            } else if !is_same(old, entry) {
+                replaced = true;
                 // Another processor may write to the page right now. Where it stays the same page, it stays dirty.
                 while let Err(now) = self.memory.replace(table, index, old, entry | kept_marks(old, entry)) {
                     old = now;
@@ -131,7 +151,7 @@ impl<M: TableMemory> PageTables<M> {
             }
             entry = entry.wrapping_add(NEXT_FRAME);
         }
-        if replaced & PRESENT != 0 {
+        if replaced {
             self.stale.add(pages);
         }
         Ok(())
