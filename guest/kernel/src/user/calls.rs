@@ -47,11 +47,12 @@ pub async fn carry_out(process: &Arc<Process>, context: &mut UserContext) -> Flo
         }
         user::THREAD_EXIT => return Flow::End(first),
         // A call may make entries, objects and waits; the kernel's own memory must not be what ends.
-        number if !mem::has_room(process.programs().frames(), room_for(number)) => Err(shortage(number)),
+        number if !has_room(process, number) => Err(shortage(number)),
         user::FORK => fork(process, context).await,
-        number @ (user::VM_ALLOCATE..=user::VM_INHERIT | user::MLOCK..=user::MSYNC) => {
-            memory::carry_out(process, number, arguments).await
+        number @ user::VM_ALLOCATE..=user::VM_INHERIT => {
+            memory::as_mach(process, number, arguments).await.map_err(|code| u64::from(code.code()))
         }
+        number @ user::MLOCK..=user::MSYNC => memory::as_posix(process, number, arguments).await,
         number => about_threads(process, number, arguments).await,
     };
     match answer {
@@ -59,6 +60,20 @@ pub async fn carry_out(process: &Arc<Process>, context: &mut UserContext) -> Flo
         Err(code) => context.finish_call(code, 0),
     }
     Flow::GoOn
+}
+
+/// Tells whether the kernel has room for a call.
+fn has_room(process: &Process, number: u64) -> bool {
+    let (programs, room) = (process.programs(), room_for(number));
+    match number {
+        // These leave a few entries behind at most.
+        user::VM_ALLOCATE..=user::VM_PROTECT
+        | user::VM_MAP_WIRE..=user::VM_INHERIT
+        | user::MLOCK
+        | user::MUNLOCK
+        | user::MSYNC => programs.admits_step(room),
+        _ => mem::has_room(programs.frames(), room),
+    }
 }
 
 /// Returns what room the kernel wants before a call: little for one that gives memory back, and none for one that others wait for or that

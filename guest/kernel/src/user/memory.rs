@@ -13,11 +13,8 @@ use super::calls::{Answer, errno};
 use super::copy::USER_END;
 use super::process::Process;
 
-/// Carries out a call whose number is from [`user::VM_ALLOCATE`] to [`user::MSYNC`].
-pub async fn carry_out(process: &Arc<Process>, number: u64, arguments: [u64; 6]) -> Answer {
-    if number < user::MLOCK {
-        return about_map(process, number, arguments).await.map_err(|code| u64::from(code.code()));
-    }
+/// Carries out a call whose number is from [`user::MLOCK`] to [`user::MSYNC`].
+pub async fn as_posix(process: &Arc<Process>, number: u64, arguments: [u64; 6]) -> Answer {
     let map = process.map();
     let [first, second, third, ..] = arguments;
     let bits = |word| u32::try_from(word).map_err(|_| errno(user::EINVAL));
@@ -37,7 +34,8 @@ fn code_of(error: Errno) -> u64 {
     errno(u64::from(error.code()))
 }
 
-async fn about_map(process: &Arc<Process>, number: u64, arguments: [u64; 6]) -> Result<u64, KernReturn> {
+/// Carries out a call whose number is from [`user::VM_ALLOCATE`] to [`user::VM_INHERIT`].
+pub async fn as_mach(process: &Arc<Process>, number: u64, arguments: [u64; 6]) -> Result<u64, KernReturn> {
     let map = process.map();
     let [first, second, third, fourth, fifth, sixth] = arguments;
     match number {

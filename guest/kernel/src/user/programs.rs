@@ -23,8 +23,8 @@ use crate::service::{Machine, Output};
 /// Most programs that run at a time, children included.
 const MAX_PROGRAMS: usize = 128;
 
-/// After how many page faults the kernel looks whether it has room for more: each takes a few hundred bytes at most.
-const FAULTS_PER_LOOK: u64 = 32;
+/// After how many page faults and small calls the kernel looks whether it has room for more: each takes a few hundred bytes at most.
+const STEPS_PER_LOOK: u64 = 32;
 
 /// The programs that run, and what it takes to start one.
 pub struct Programs {
@@ -33,8 +33,8 @@ pub struct Programs {
     frames: &'static KernelFrames,
     output: Output,
     running: Mutex<Running>,
-    /// Page faults so far.
-    faults: AtomicU64,
+    /// How many page faults and small calls there is room for without another look.
+    steps: AtomicU64,
 }
 
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl Programs {
         frames: &'static KernelFrames,
         output: Output,
     ) -> Arc<Self> {
-        Arc::new(Self { archive, home, frames, output, running: Mutex::default(), faults: AtomicU64::new(0) })
+        Arc::new(Self { archive, home, frames, output, running: Mutex::default(), steps: AtomicU64::new(0) })
     }
 
     /// Returns where output goes.
@@ -104,11 +104,20 @@ impl Programs {
         running.children.retain(|child| child.as_ptr() != core::ptr::from_ref(process) && child.strong_count() > 0);
     }
 
-    /// Says whether the kernel has room for what a page fault takes.
-    pub fn admits_fault(&self) -> bool {
+    /// Says whether the kernel has room for what a page fault or a small call takes, of which `room` is wanted.
+    pub fn admits_step(&self, room: Room) -> bool {
         // Looking costs as much as a fault, and the room is for many.
-        let number = self.faults.fetch_add(1, Ordering::Relaxed);
-        !number.is_multiple_of(FAULTS_PER_LOOK) || mem::has_room(self.frames, Room::Much)
+        let left = self.steps.load(Ordering::Relaxed);
+        if left > 0 {
+            // Two that find the same take one: the room is for more than are counted.
+            self.steps.store(left - 1, Ordering::Relaxed);
+            return true;
+        }
+        let has_room = mem::has_room(self.frames, room);
+        if has_room && room == Room::Much {
+            self.steps.store(STEPS_PER_LOOK - 1, Ordering::Relaxed);
+        }
+        has_room
     }
 
     /// Returns how many programs have not ended.

@@ -16,6 +16,7 @@ use super::copy::USER_END;
 use super::process::{Process, TooMany};
 use crate::arch::{self, Trap, UserContext};
 use crate::executor;
+use crate::mem::Room;
 use crate::timer::{self, Turn};
 
 /// Bit of a page fault's error code: something was to be stored there.
@@ -56,7 +57,7 @@ async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64
                 run_background(process).await;
             }
             Some(Trap::PageFault { address, error_code }) => {
-                let resolved = if process.programs().admits_fault() {
+                let resolved = if process.programs().admits_step(Room::Much) {
                     noting(&mut has_waited, process.map().fault(address, access_of(error_code))).await
                 } else {
                     Err(KernReturn::ResourceShortage)
