@@ -4,8 +4,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::task::{Poll, Waker};
 
+use smallvec::SmallVec;
 use spin::Mutex;
 use wirevm_abi::Status;
+
+/// What became of entries: mostly of one, which takes no memory.
+pub type Statuses = SmallVec<[Status; 1]>;
 
 /// The entries of one request, whose caller waits for all of them together.
 ///
@@ -20,7 +24,7 @@ pub struct Group {
 #[derive(Debug)]
 struct GroupState {
     /// What became of each entry; *not done* until that is known.
-    statuses: Vec<Status>,
+    statuses: Statuses,
     /// How many have not ended.
     left: usize,
     waker: Option<Waker>,
@@ -29,8 +33,7 @@ struct GroupState {
 impl Group {
     /// Returns a group of `count` entries that have not ended.
     pub fn new(count: usize, about_ram: bool) -> Arc<Self> {
-        let mut statuses = Vec::new();
-        statuses.resize(count, Status::NOT_DONE);
+        let statuses = SmallVec::from_elem(Status::NOT_DONE, count);
         Arc::new(Self { about_ram, state: Mutex::new(GroupState { statuses, left: count, waker: None }) })
     }
 
@@ -51,7 +54,7 @@ impl Group {
     }
 
     /// Takes what became of the entries once all have ended; until then `waker` is noted.
-    pub fn poll(&self, waker: &Waker) -> Poll<Vec<Status>> {
+    pub fn poll(&self, waker: &Waker) -> Poll<Statuses> {
         let mut state = self.state.lock();
         if state.left == 0 {
             return Poll::Ready(core::mem::take(&mut state.statuses));
@@ -205,7 +208,7 @@ mod test {
                 assert_eq!(complete(&mut pending, tokens[place], status), Ok(()));
             }
             assert_eq!((wakes.count(), pending.count()), (1, 0));
-            assert_eq!(group.poll(&waker), Poll::Ready(vec![Status::OK, Status::IO_ERROR, Status::OK]));
+            assert_eq!(group.poll(&waker), Poll::Ready(vec![Status::OK, Status::IO_ERROR, Status::OK].into()));
         }
     }
 
@@ -242,7 +245,7 @@ mod test {
         assert_eq!(complete(&mut pending, given_up, Status::OK), Err(Refused::Token));
         assert_eq!(group.poll(Waker::noop()), Poll::Pending);
         assert_eq!(complete(&mut pending, later, Status::POISONED), Ok(()));
-        assert_eq!(group.poll(Waker::noop()), Poll::Ready(vec![Status::POISONED]));
+        assert_eq!(group.poll(Waker::noop()), Poll::Ready(vec![Status::POISONED].into()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod fill;
 mod managed;
 mod pager;
 mod populate;
+mod ready;
 mod returns;
 mod still;
 mod view;
@@ -119,6 +120,11 @@ impl VmObject {
         }
     }
 
+    /// Tells whether somebody shows the object, names it, or will come back to it.
+    pub(crate) const fn is_used(&self) -> bool {
+        !self.views.is_empty() || self.handles > 0 || self.holds > 0
+    }
+
     /// Tells whether pages that are absent come from somewhere else than zero.
     pub(crate) const fn is_external(&self) -> bool {
         match self.pager {
@@ -182,7 +188,7 @@ impl ObjectTable {
         let mut next = Some(id);
         while let Some(id) = next.take() {
             let object = &self[id];
-            if !object.views.is_empty() || object.handles > 0 || object.holds > 0 {
+            if object.is_used() {
                 return;
             }
             match object.shadows.as_slice() {
@@ -206,8 +212,11 @@ impl ObjectTable {
 
     /// Gives a hold back.
     pub(crate) fn let_go(&mut self, id: ObjectId, frames: &impl Frames) {
-        self[id].holds -= 1;
-        self.settle(id, frames);
+        let object = &mut self[id];
+        object.holds -= 1;
+        if !object.is_used() {
+            self.settle(id, frames);
+        }
     }
 }
 

@@ -40,19 +40,30 @@ impl<R: Run> RunMap<R> {
         self.runs.iter().map(|(&start, run)| (start, run))
     }
 
-    /// Returns the run that holds `page`.
+    /// Returns the run that holds `page`: that is found in half the time where it is the first of its run.
+    #[inline]
     pub(crate) fn containing(&self, page: u64) -> Option<(u64, &R)> {
-        let (&start, run) = self.runs.range(..=page).next_back()?;
-        (page - start < run.pages()).then_some((start, run))
+        self.containing_near(page, page)
     }
 
-    /// As [`RunMap::containing`], where the run probably starts with `guess`: that is found in half the time.
+    /// As [`RunMap::containing`], where the run probably starts with `guess`.
     #[inline]
     pub(crate) fn containing_near(&self, page: u64, guess: u64) -> Option<(u64, &R)> {
         match self.runs.get(&guess) {
             Some(run) if guess <= page && page - guess < run.pages() => Some((guess, run)),
-            _ => self.containing(page),
+            _ => self.search(page),
         }
+    }
+
+    /// As [`RunMap::containing`]. What is done to the run must not change how many pages it has.
+    pub(crate) fn containing_mut(&mut self, page: u64) -> Option<(u64, &mut R)> {
+        let start = if self.runs.contains_key(&page) { page } else { self.search(page)?.0 };
+        self.runs.get_mut(&start).map(|run| (start, run))
+    }
+
+    fn search(&self, page: u64) -> Option<(u64, &R)> {
+        let (&start, run) = self.runs.range(..=page).next_back()?;
+        (page - start < run.pages()).then_some((start, run))
     }
 
     /// Returns the run that holds `page`, or else the first one after it.
@@ -78,6 +89,15 @@ impl<R: Run> RunMap<R> {
     /// many pages they have.
     pub(crate) fn starting_mut(&mut self, range: PageRange) -> impl Iterator<Item = (u64, &mut R)> {
         self.runs.range_mut(range.start..range.end).map(|(&start, run)| (start, run))
+    }
+
+    /// Changes the runs that start within `range`, in order, as [`RunMap::starting_mut`] gives them. Mostly one run is the whole range,
+    /// and that is found in half the time.
+    pub(crate) fn change_starting(&mut self, range: PageRange, mut change: impl FnMut(u64, &mut R)) {
+        match self.runs.get_mut(&range.start) {
+            Some(run) if !range.is_empty() && run.pages() >= range.len() => change(range.start, run),
+            _ => self.starting_mut(range).for_each(|(start, run)| change(start, run)),
+        }
     }
 
     /// Returns the first part of `range` that no run covers.
@@ -114,6 +134,25 @@ impl<R: Run> RunMap<R> {
         self.runs.insert(start, run);
     }
 
+    /// As [`RunMap::insert`], and merges the run with its neighbours where they agree.
+    pub(crate) fn insert_merged(&mut self, start: u64, run: R) {
+        let range = PageRange::new(start, start + run.pages());
+        debug_assert!(self.meeting(range).next().is_none(), "runs must not overlap");
+        // Mostly it continues the one before: then nothing is inserted and taken out again.
+        match self.runs.range_mut(..start).next_back() {
+            Some((&first, before)) if first + before.pages() == start && before.continues_as(&run) => {
+                before.append(run);
+                if self.runs.contains_key(&range.end) {
+                    self.merge(PageRange::new(range.end, range.end));
+                }
+            }
+            _ => {
+                self.runs.insert(start, run);
+                self.merge(range);
+            }
+        }
+    }
+
     /// Takes out the first run, with its first page.
     pub(crate) fn pop_first(&mut self) -> Option<(u64, R)> {
         self.runs.pop_first()
@@ -135,7 +174,15 @@ impl<R: Run> RunMap<R> {
 
     /// Merges the runs that touch each other at a page from the range's start to its end, the end included, and
     /// agree.
+    #[inline]
     pub(crate) fn merge(&mut self, range: PageRange) {
+        // Mostly an object has one run.
+        if self.runs.len() > 1 {
+            self.merge_all(range);
+        }
+    }
+
+    fn merge_all(&mut self, range: PageRange) {
         let mut last = range.end;
         while let Some((start, next)) = self.last_joint(range.start, last) {
             if let Some(next) = self.runs.remove(&next)

@@ -145,7 +145,7 @@ impl<P: Ports> Vm<P> {
                 .filter(|(_, extent)| extent.wires > 0)
                 .for_each(|(_, extent)| runs.push(extent.frames));
         }
-        runs.joined()
+        runs.joined().into_vec()
     }
 
     /// Returns how many pages are charged against the limit: those of every user-wired entry, and those

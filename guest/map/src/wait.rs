@@ -65,6 +65,9 @@ impl WaitQueue {
         let wakers = {
             let mut inner = self.inner.lock();
             inner.wakes += 1;
+            if inner.wakers.is_empty() {
+                return;
+            }
             core::mem::take(&mut inner.wakers)
         };
         // A waker may poll at once, so none is called under the lock.

@@ -7,13 +7,14 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Poll, Waker};
 
 use log::warn;
+use smallvec::SmallVec;
 use spin::Mutex;
 use wirevm_abi::Status;
 use wirevm_abi::call::{CallEntry, MAX_ENTRIES};
 use wirevm_abi::completion::Completion;
 
 use super::KernelHost;
-use crate::pending::{Group, Refused};
+use crate::pending::{Group, Refused, Statuses};
 
 /// How often a host is asked again that is busy although it has nothing to do for this guest.
 const RETRIES: u32 = 16;
@@ -106,7 +107,7 @@ impl KernelHost {
         about_ram: bool,
         count: usize,
         entry: impl Fn(usize) -> CallEntry + Send,
-    ) -> Vec<Status> {
+    ) -> Statuses {
         let _under_way = self.calls.begin();
         let group = Group::new(count, about_ram);
         let mut seen = self.arrivals.count();
@@ -138,7 +139,7 @@ impl KernelHost {
         let mut busy = Vec::new();
         loop {
             let page = self.page();
-            let asked: Vec<(usize, u64)> = {
+            let asked: SmallVec<[(usize, u64); 1]> = {
                 let mut pending = self.pending.lock();
                 indices.take(MAX_ENTRIES).map(|index| (index, pending.begin(group, index))).collect()
             };

@@ -187,12 +187,18 @@ impl<P: Ports> VmMap<P> {
         page: u64,
         access: Prot,
     ) -> Result<Option<Unlocked<'_, P>>, KernReturn> {
-        if access.contains(Prot::WRITE) {
-            state.make_private(start);
-        }
-        state.ensure_object(start);
-        let MapState { entries, space, busy, operation, .. } = state;
-        let Some(entry) = entries.get_mut(start) else { return Ok(None) };
+        let entry = match state.entries.get_mut(start) {
+            Some(entry) if entry.object.is_some() && !entry.needs_copy => entry,
+            _ => {
+                if access.contains(Prot::WRITE) {
+                    state.make_private(start);
+                }
+                state.ensure_object(start);
+                let Some(entry) = state.entries.get_mut(start) else { return Ok(None) };
+                entry
+            }
+        };
+        let (space, busy, operation) = (state.space, &mut state.busy, &mut state.operation);
         let Some(whole) = entry.window(start, entry.range(start)) else { return Ok(None) };
         let this = whole.narrowed(PageRange::new(page, page + 1));
         let mut objects = self.vm.objects();
@@ -221,11 +227,21 @@ impl<P: Ports> VmMap<P> {
             }
         }
         let is_page_wise = entry.on_fault.is_some();
-        let near = if is_page_wise { this } else { neighbourhood(&objects, &whole, &this, before) };
-        if matches!(before, Found::Resident { .. }) || near.pages.len() > 1 {
-            objects.collect_dirty(*space, &near);
-        }
-        objects.enter(*space, &near).map_err(|_| KernReturn::ResourceShortage)?;
+        let (_, after) = objects.table.look(this.object, this.indices);
+        let near = if is_page_wise { this } else { neighbourhood(&objects, &whole, &this, before, after) };
+        let is_new = !matches!(before, Found::Resident { .. }) && near.pages.len() == 1;
+        let entered = match after {
+            // Nothing was mapped there.
+            Found::Resident { owner, extent, .. } if is_new => {
+                let rights = this.rights(owner, extent.denied());
+                objects.enter_run(space, page, extent.frames, rights)
+            }
+            _ => {
+                objects.collect_dirty(space, &near);
+                objects.enter(space, &near)
+            }
+        };
+        entered.map_err(|_| KernReturn::ResourceShortage)?;
         Ok(None)
     }
 
@@ -315,8 +331,8 @@ impl<P: Ports> VmMap<P> {
 }
 
 /// Returns the pages around `this` that are mapped with it.
-fn neighbourhood<P: Ports>(objects: &Objects<P>, whole: &Window, this: &Window, before: Found) -> Window {
-    let (_, Found::Resident { owner, index, .. }) = objects.table.look(this.object, this.indices) else { return *this };
+fn neighbourhood<P: Ports>(objects: &Objects<P>, whole: &Window, this: &Window, before: Found, after: Found) -> Window {
+    let Found::Resident { owner, index, .. } = after else { return *this };
     let Some((first, extent)) = objects.table[owner].resident.containing(index) else { return *this };
     // The extent in pages of the map, as far as the entry shows it.
     let back = (index - first).min(this.pages.start - whole.pages.start);

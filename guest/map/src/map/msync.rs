@@ -6,6 +6,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use super::{MapState, Step, VmMap, touched_pages};
 use crate::flags::SyncFlags;
 use crate::kern_return::KernReturn;
@@ -23,7 +25,7 @@ use sending::{RamWrite, all, detach};
 /// What a call has begun under the map's lock.
 struct Begun<P: Ports> {
     /// What is to be sent, and awaited or left to itself.
-    outgoing: Vec<Outgoing<P>>,
+    outgoing: SmallVec<[Outgoing<P>; 1]>,
     /// Memory whose home is guest RAM is among the range: what refuses every sync of that refuses this one.
     has_ram: bool,
     /// Why some pages could not be sent.
@@ -94,7 +96,7 @@ impl<P: Ports> VmMap<P> {
             failed = self.vm.host().refuses_sync().or(failed);
         }
         // All are begun before any is awaited (row K-05).
-        let (mut sending, mut results) = (Vec::new(), Vec::new());
+        let (mut sending, mut error) = (Vec::new(), None);
         for item in outgoing {
             let left_alone = is_asynchronous && !item.is_task();
             #[cfg(test)]
@@ -103,12 +105,14 @@ impl<P: Ports> VmMap<P> {
             }
             let future = send(Arc::clone(&self.vm), item);
             match detach(&self.vm, Box::pin(future), left_alone).await {
-                Ok(result) => results.push(result),
+                Ok(result) => error = error.or(result.err()),
                 Err(future) => sending.push(future),
             }
         }
-        results.extend(all(sending).await);
-        failed = results.into_iter().find_map(Result::err).or(failed);
+        if !sending.is_empty() {
+            error = error.or(all(sending).await.into_iter().find_map(Result::err));
+        }
+        failed = error.or(failed);
         let mut result = Ok(());
         if let Some(error) = failed {
             self.note_host_error(error);
@@ -137,7 +141,7 @@ impl<P: Ports> VmMap<P> {
         let end = if flags.contains(SyncFlags::KILLPAGES) { state.entries.next_gap(range) } else { None };
         let looked_at = PageRange::new(range.start, end.map_or(range.end, |hole| hole.start));
         let submaps = state.submaps_in(looked_at);
-        let mut begun = Begun { outgoing: Vec::new(), has_ram: false, refused: None, has_hole, submaps };
+        let mut begun = Begun { outgoing: SmallVec::new(), has_ram: false, refused: None, has_hole, submaps };
         // Killing pages or letting them age wins over syncing (row M-07).
         if flags.discards() {
             if flags.contains(SyncFlags::KILLPAGES) {

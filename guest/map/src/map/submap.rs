@@ -3,6 +3,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use super::deallocate::{Blocking, Delete};
 use super::{MapState, Placement, VmMap, touched_pages};
 use crate::entry::{EntryKind, Inheritance, MapEntry, OperationId};
@@ -116,15 +118,17 @@ impl<P: Ports> MapState<P> {
     }
 
     /// Returns the parts of `pages` whose mappings are this map's own, in order.
-    pub(super) fn own_parts(&self, pages: PageRange) -> Vec<PageRange> {
-        let mut parts = Vec::new();
+    pub(super) fn own_parts(&self, pages: PageRange) -> SmallVec<[PageRange; 1]> {
+        let mut parts = SmallVec::new();
         let mut rest = pages;
         #[cfg(test)]
         if self.vm.planted.has(crate::planted::Mutant::MarksOfSubmapsAreLost) {
-            return alloc::vec![pages];
+            parts.push(pages);
+            return parts;
         }
         let is_submap = |(_, entry): &(u64, &MapEntry)| entry.kind == EntryKind::Submap;
-        for (start, entry) in self.entries.meeting(pages).filter(is_submap) {
+        let looked_at = if self.submaps.is_empty() { PageRange::new(0, 0) } else { pages };
+        for (start, entry) in self.entries.meeting(looked_at).filter(is_submap) {
             let part = entry.range(start).intersection(pages);
             if rest.start < part.start {
                 parts.push(PageRange::new(rest.start, part.start));

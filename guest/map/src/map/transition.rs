@@ -59,10 +59,31 @@ impl<P: Ports> VmMap<P> {
     /// - [`KernReturn::InvalidAddress`] at a hole that the call does not allow: at the start of the range, where
     ///   an entry was waited for, or behind the entry claimed last (rows A-03, T-04, W-10, U-03).
     /// - [`KernReturn::InvalidArgument`] where the range ends within a 2 MiB page of an entry of large pages (row A-08).
+    #[inline]
     pub(super) fn claim_next(&self, state: &mut MapState<P>, call: &mut Claims) -> Result<Claim<'_>, KernReturn> {
         if call.cursor == call.range.end {
             return Ok(Claim::End);
         }
+        #[cfg(test)]
+        if call.waited.is_some() && self.vm.planted.has(crate::planted::Mutant::TrustsPlaceAfterWait) {
+            return self.claim_searched(state, call);
+        }
+        // Mostly an entry begins there which is free, and ends within the range. Clipping hands the mark to both parts, so it is set
+        // where nothing is to be clipped any more (row W-02).
+        let first = call.cursor;
+        if let Some(entry) = state.entries.get_mut(first)
+            && entry.transition.is_none_or(|mark| mark.owner == call.owner)
+            && first + entry.pages <= call.range.end
+        {
+            entry.transition = Some(Transition::new(call.owner));
+            call.cursor = first + entry.pages;
+            return Ok(Claim::Entry(first));
+        }
+        self.claim_searched(state, call)
+    }
+
+    /// As [`VmMap::claim_next`], for an entry that must be looked for, waited for or clipped.
+    fn claim_searched(&self, state: &mut MapState<P>, call: &mut Claims) -> Result<Claim<'_>, KernReturn> {
         #[cfg(test)]
         if let Some(known) = call.waited.take()
             && self.vm.planted.has(crate::planted::Mutant::TrustsPlaceAfterWait)
@@ -94,7 +115,6 @@ impl<P: Ports> VmMap<P> {
                 }
                 return Ok(Claim::Wait(self.wait_for(entry)));
             }
-            // Clipping hands the mark to both parts, so it is set after it (row W-02).
             Some(entry) if start == first && end <= call.range.end => {
                 entry.transition = Some(Transition::new(call.owner));
                 call.cursor = end;
@@ -222,7 +242,7 @@ impl<P: Ports> MapState<P> {
         mut finish: impl FnMut(&mut MapEntry),
     ) -> bool {
         let mut awaited = false;
-        for (_, entry) in self.entries.starting_mut(range) {
+        self.entries.change_starting(range, |_, entry| {
             let owned = entry.is_owned_by(owner);
             #[cfg(test)]
             let owned = owned
@@ -232,7 +252,7 @@ impl<P: Ports> MapState<P> {
                 entry.transition = None;
                 awaited |= core::mem::take(&mut entry.needs_wakeup);
             }
-        }
+        });
         self.entries.merge(range);
         #[cfg(test)]
         let awaited = awaited && !self.vm.planted.has(crate::planted::Mutant::ReleaseForgetsToWake);

@@ -32,16 +32,23 @@ impl<P: Ports> VmMap<P> {
             call.is_unwire = true;
         }
         let result = loop {
-            match self.exclusive(|state| self.claim_for_unwire(state, &mut call, flags)) {
+            let step = self.exclusive(|state| match self.claim_for_unwire(state, &mut call, flags) {
+                Step::Done(claimed) => Step::Done(claimed.map(|()| state.unwire_entries(&call, flags))),
+                Step::Wait(wait) => Step::Wait(wait),
+            });
+            match step {
                 Step::Wait(wait) => wait.await,
                 Step::Done(result) => break result,
             }
         };
-        if result.is_ok() {
-            // The marks stay until the host knows, so that no wire of the same entries can overtake this.
-            let last = self.exclusive(|state| state.unwire_entries(&call, flags));
-            self.unpin(last).await;
-        }
+        let result = match result {
+            Ok(last) => {
+                // The marks stay until the host knows, so that no wire of the same entries can overtake this.
+                self.unpin(last).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
         #[cfg(test)]
         self.vm.planted.pause().await;
         let awaited = self.exclusive(|state| state.release(call.range, call.owner, |_| ()));
@@ -70,8 +77,8 @@ impl<P: Ports> VmMap<P> {
             if Self::meets_hole(state, call) {
                 return Step::Done(Err(KernReturn::InvalidAddress));
             }
-            let system_wired = state.entries.get_mut(start).is_some_and(|entry| entry.system_wired_count() > 0);
-            if !flags.is_user() && !system_wired {
+            let is_system_wired = |entry: &mut MapEntry| entry.system_wired_count() > 0;
+            if !flags.is_user() && !state.entries.get_mut(start).is_some_and(is_system_wired) {
                 return Step::Done(Err(KernReturn::InvalidArgument));
             }
         }
@@ -85,7 +92,7 @@ impl<P: Ports> MapState<P> {
         let mut last = PinList::new();
         let mut uncharged = 0;
         let mut objects = self.vm.objects();
-        for (start, entry) in self.entries.starting_mut(call.range) {
+        self.entries.change_starting(call.range, |start, entry| {
             if entry.is_owned_by(call.owner) && (!flags.is_user() || entry.user_wired) {
                 if entry.wired_count == 1 {
                     entry.unwire_pages(start, &mut objects.table, &mut last);
@@ -96,7 +103,7 @@ impl<P: Ports> MapState<P> {
                     uncharged += entry.pages;
                 }
             }
-        }
+        });
         self.user_wired_pages -= uncharged;
         self.vm.uncharge(uncharged);
         last

@@ -8,7 +8,7 @@ use super::{MapState, Step, VmMap};
 use crate::entry::{MapEntry, OperationId, Transition};
 use crate::flags::WireFlags;
 use crate::kern_return::KernReturn;
-use crate::objects::{Counts, Found, ObjectTable, Pin, PinList};
+use crate::objects::{Counts, Found, ObjectTable, Objects, Pin, PinList};
 use crate::ports::{Host, Ports};
 use crate::units::{PAGE_SHIFT, PAGE_SIZE, PageRange, Prot};
 use crate::wait::Wait;
@@ -21,6 +21,8 @@ struct Wiring {
     on_fault: bool,
     /// The pages of the entry claimed last that are still to be made resident and counted.
     rest: PageRange,
+    /// What the host is to be asked about, as long as the call has wired nothing but pages that were there, with nothing awaited.
+    pins: Option<PinList>,
 }
 
 impl<P: Ports> VmMap<P> {
@@ -50,7 +52,7 @@ impl<P: Ports> VmMap<P> {
     /// state: its entries stay in transition until all is undone (row D-H). Pages may stay resident (row F-06).
     pub async fn wire(&self, start: u64, end: u64, flags: WireFlags) -> Result<(), KernReturn> {
         let Some(range) = self.wire_range(start, end, flags)? else { return Ok(()) };
-        self.wire_pages(range, flags, false).await
+        self.wire_then(self.begin(), range, flags, false, |_, _| ()).await.0
     }
 
     /// As [`VmMap::wire`], for pages; with `on_fault`, pages that are not resident are wired when they become so.
@@ -84,10 +86,15 @@ impl<P: Ports> VmMap<P> {
         then: impl FnOnce(&mut MapState<P>, bool) -> T + Send,
     ) -> (Result<(), KernReturn>, T) {
         let claims = Claims::new(owner, range, flags.allows_holes());
-        let mut call = Wiring { claims, flags, on_fault, rest: PageRange::new(0, 0) };
-        let mut result = self.wire_entries(&mut call).await;
+        let mut call =
+            Wiring { claims, flags, on_fault, rest: PageRange::new(0, 0), pins: (!on_fault).then(PinList::new) };
+        // Mostly all there is to do is done at once.
+        let mut result = match self.exclusive(|state| self.wire_some(state, &mut call)) {
+            Step::Done(Ok(None)) => Ok(()),
+            step => self.wire_entries(&mut call, step).await,
+        };
         if result.is_ok() {
-            result = self.pin_entries(&call).await;
+            result = self.pin_entries(&mut call).await;
         }
         if result.is_err() {
             let last = self.exclusive(|state| state.undo_wiring(&call));
@@ -131,21 +138,41 @@ impl<P: Ports> VmMap<P> {
         }
     }
 
-    /// Marks and wires entry after entry, in address order (FreeBSD `vm_map_wire_locked`). After an error
-    /// the marks tell [`MapState::undo_wiring`] what to undo.
-    async fn wire_entries(&self, call: &mut Wiring) -> Result<(), KernReturn> {
+    /// Goes on where [`VmMap::wire_some`] has come to `step`, until all entries are wired.
+    async fn wire_entries(
+        &self,
+        call: &mut Wiring,
+        mut step: Step<Wait<'_>, Result<Option<Work<'_>>, KernReturn>>,
+    ) -> Result<(), KernReturn> {
         loop {
-            match self.exclusive(|state| self.wire_some(state, call)) {
+            match step {
                 Step::Wait(wait) => wait.await,
                 Step::Done(Ok(Some(work))) => self.overcome(work).await?,
                 Step::Done(Ok(None)) => return Ok(()),
                 Step::Done(Err(error)) => return Err(error),
             }
+            step = self.exclusive(|state| self.wire_some(state, call));
         }
     }
 
-    /// Goes on until something must be awaited.
+    /// Marks and wires entry after entry, in address order (FreeBSD `vm_map_wire_locked`), until something must be awaited. After an
+    /// error the marks tell [`MapState::undo_wiring`] what to undo. What has been collected by then to be pinned is kept only at
+    /// the end: no call waits while another may wait for it.
     fn wire_some(
+        &self,
+        state: &mut MapState<P>,
+        call: &mut Wiring,
+    ) -> Step<Wait<'_>, Result<Option<Work<'_>>, KernReturn>> {
+        let step = self.wire_many(state, call);
+        if !matches!(step, Step::Done(Ok(None))) {
+            self.collect_later(call, &mut self.vm.objects());
+        } else if call.pins.as_ref().is_some_and(|pins| !pins.is_empty()) {
+            state.busy += 1;
+        }
+        step
+    }
+
+    fn wire_many(
         &self,
         state: &mut MapState<P>,
         call: &mut Wiring,
@@ -172,29 +199,42 @@ impl<P: Ports> VmMap<P> {
     /// have been clipped meanwhile, so it is looked up for each part (row T-07).
     fn bring_in(&self, state: &mut MapState<P>, call: &mut Wiring) -> Result<Option<Work<'_>>, KernReturn> {
         while !call.rest.is_empty() {
-            let Some((start, entry)) = state.entries.containing(call.rest.start) else { return Ok(None) };
-            let writes = entry.prot.contains(Prot::WRITE);
-            if entry.needs_copy && writes {
-                state.make_private(start);
-            }
-            state.ensure_object(start);
-            let MapState { entries, space, busy, .. } = state;
-            let Some(entry) = entries.get_mut(start) else { return Ok(None) };
+            let page = call.rest.start;
+            // Mostly an entry begins there which has what it takes.
+            let (start, entry) = match state.entries.get_mut(page) {
+                Some(entry) if entry.object.is_some() && !entry.needs_copy => (page, entry),
+                _ => {
+                    state.prepare(page);
+                    let Some(found) = state.entries.containing_mut(page) else { return Ok(None) };
+                    found
+                }
+            };
+            let (space, busy) = (state.space, &mut state.busy);
             let part = call.rest.intersection(entry.range(start));
             #[cfg(test)]
             let part =
                 if self.vm.planted.has(crate::planted::Mutant::TrustsPlaceAfterPageIn) { call.rest } else { part };
             let Some(window) = entry.window(start, part) else { return Ok(None) };
             let mut objects = self.vm.objects();
+            let access = if entry.prot.contains(Prot::WRITE) { Prot::DEFAULT } else { Prot::READ };
+            if entry.on_fault.is_none()
+                && let Some(mark) = &mut entry.transition
+                && let Some(entered) = objects.wire_ready(space, &window, access, call.pins.as_mut())
+            {
+                entered.map_err(|_| KernReturn::ResourceShortage)?;
+                mark.wired_to = Some(window.pages.end);
+                call.rest.start = window.pages.end;
+                continue;
+            }
+            self.collect_later(call, &mut objects);
             // What is not resident is not mapped either. A page that is entered starts clean, so older marks are
             // taken first.
             if !objects.table.is_absent(window.object, window.indices) {
-                objects.collect_dirty(*space, &window);
+                objects.collect_dirty(space, &window);
             }
-            let (ready, obstacle) =
-                objects.populate(self.vm.frames(), &window, if writes { Prot::DEFAULT } else { Prot::READ });
+            let (ready, obstacle) = objects.populate(self.vm.frames(), &window, access);
             let done = window.narrowed(PageRange::new(window.pages.start, window.pages.start + ready));
-            let is_entered = objects.enter(*space, &done).is_ok();
+            let is_entered = objects.enter(space, &done).is_ok();
             if !is_entered && obstacle.is_none() {
                 return Err(KernReturn::ResourceShortage);
             }
@@ -214,13 +254,29 @@ impl<P: Ports> VmMap<P> {
         Ok(None)
     }
 
+    /// Leaves it to [`VmMap::begin_pins`] to collect what the host is to be asked about.
+    fn collect_later(&self, call: &mut Wiring, objects: &mut Objects<P>) {
+        if let Some(pins) = call.pins.take() {
+            self.give_back(pins, objects);
+        }
+    }
+
+    /// Takes the marks off pages that the host has not been asked about, in the hold in which they were set.
+    fn give_back(&self, list: PinList, objects: &mut Objects<P>) {
+        let held = objects.table.finish_pins(list, Pin::No, self.vm.frames());
+        debug_assert!(held.is_empty(), "the host has not been asked");
+    }
+
     /// Has the host hold the pages that the call was the first to wire (0 to 1 is told, and nothing else).
-    async fn pin_entries(&self, call: &Wiring) -> Result<(), KernReturn> {
-        let mut list = loop {
-            match self.locked(|state| self.begin_pins(state, call)) {
-                Step::Wait(wait) => wait.await,
-                Step::Done(list) => break list,
-            }
+    async fn pin_entries(&self, call: &mut Wiring) -> Result<(), KernReturn> {
+        let mut list = match call.pins.take() {
+            Some(list) => list,
+            None => loop {
+                match self.locked(|state| self.begin_pins(state, call)) {
+                    Step::Wait(wait) => wait.await,
+                    Step::Done(list) => break list,
+                }
+            },
         };
         if list.is_empty() {
             return Ok(());
@@ -231,7 +287,9 @@ impl<P: Ports> VmMap<P> {
         let pin = if result.is_ok() { Pin::Yes } else { Pin::No };
         let last = self.vm.objects().table.finish_pins(list, pin, self.vm.frames());
         self.vm.idle().wake_all();
-        self.unpin(last).await;
+        if !last.is_empty() {
+            self.unpin(last).await;
+        }
         self.end_busy();
         result.map_err(|error| {
             self.note_host_error(error);
@@ -251,18 +309,13 @@ impl<P: Ports> VmMap<P> {
         for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
             let Some(top) = entry.object else { continue };
             for pages in entry.counted_pages(start) {
-                let going = objects.table.is_pin_going(top, entry.object_range(start, pages));
+                let going = objects.table.begin_pins(top, entry.object_range(start, pages), &mut list);
                 #[cfg(test)]
                 let going = going && !self.vm.planted.has(crate::planted::Mutant::PinsIgnoreCallsUnderWay);
                 if going {
+                    self.give_back(list, &mut objects);
                     return Step::Wait(self.vm.idle().wait());
                 }
-            }
-        }
-        for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
-            let Some(top) = entry.object else { continue };
-            for pages in entry.counted_pages(start) {
-                objects.table.begin_pins(top, entry.object_range(start, pages), &mut list);
             }
         }
         if !list.is_empty() {
@@ -273,6 +326,15 @@ impl<P: Ports> VmMap<P> {
 }
 
 impl<P: Ports> MapState<P> {
+    /// Gives the entry that holds `page` an object, of its own if it may be written.
+    fn prepare(&mut self, page: u64) {
+        let Some((start, entry)) = self.entries.containing_mut(page) else { return };
+        if entry.needs_copy && entry.prot.contains(Prot::WRITE) {
+            self.make_private(start);
+        }
+        self.ensure_object(start);
+    }
+
     /// Counts the wiring of the entry that starts with page `start`, which the call holds (rows W-03 to W-09).
     fn wire_entry(&mut self, call: &mut Wiring, start: u64) -> Result<(), KernReturn> {
         let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
@@ -288,10 +350,13 @@ impl<P: Ports> MapState<P> {
         let shares = entry.wired_count > 0 || call.on_fault;
         #[cfg(test)]
         let shares = shares && !self.vm.planted.has(crate::planted::Mutant::WireLeavesNeedForCopy);
-        if writable && shares {
+        let entry = if writable && shares && entry.needs_copy {
             self.make_private(start);
-        }
-        let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
+            let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
+            entry
+        } else {
+            entry
+        };
         let Some(mark) = &mut entry.transition else { return Ok(()) };
         let completes = entry.on_fault.is_some() && !call.on_fault;
         if !(call.flags.is_user() && entry.user_wired) {

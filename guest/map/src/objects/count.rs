@@ -1,9 +1,9 @@
 //! Wire counts of pages, and which of them the host holds.
 
-use alloc::vec::Vec;
+use smallvec::SmallVec;
 
-use super::{Found, ObjectId, ObjectTable, Pin};
-use crate::frame_runs::FrameRuns;
+use super::{Extent, Found, ObjectId, ObjectTable, Pin};
+use crate::frame_runs::{FrameRuns, RunList};
 use crate::ports::Frames;
 use crate::runs::{Run, RunMap};
 use crate::units::{FrameRun, PageRange};
@@ -110,89 +110,123 @@ impl Counts {
 #[derive(Debug, Default)]
 #[must_use = "the pages stay marked until the list is finished"]
 pub(crate) struct PinList {
-    items: Vec<(ObjectId, PageRange)>,
+    /// Mostly one, which takes no memory.
+    items: SmallVec<[(ObjectId, PageRange); 1]>,
     frames: FrameRuns,
 }
 
 impl PinList {
     pub(crate) const fn new() -> Self {
-        Self { items: Vec::new(), frames: FrameRuns::new() }
+        Self { items: SmallVec::new_const(), frames: FrameRuns::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
+    /// Marks pages, and notes them and, if the host is to be asked about them, their frames. Their owner is to be held, which this tells.
+    #[inline]
+    pub(super) fn mark(&mut self, topmost: &Topmost, extent: &mut Extent, asks: bool) -> bool {
+        extent.pin = Pin::Going;
+        if asks {
+            self.frames.push(extent.frames);
+        }
+        self.items.push((topmost.owner, topmost.pages));
+        true
+    }
+
     /// Returns the frames, as few runs as there can be.
-    pub(crate) fn take_frames(&mut self) -> Vec<FrameRun> {
+    pub(crate) fn take_frames(&mut self) -> RunList {
         core::mem::take(&mut self.frames).joined()
     }
+}
+
+/// Resident pages that an entry shows, of the topmost object that has them.
+pub(super) struct Topmost {
+    pub(super) owner: ObjectId,
+    /// Which pages of the owner they are.
+    pub(super) pages: PageRange,
+    /// One past the owner's last page.
+    pub(super) end: u64,
 }
 
 impl ObjectTable {
     /// Counts one more wired entry on the topmost page behind each page of `range` of `top`. All are resident.
     pub(crate) fn count(&mut self, top: ObjectId, range: PageRange) {
-        let mut at = range.start;
-        while at < range.end {
-            let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
-            if let Found::Resident { owner, index, .. } = found {
-                self[owner].resident.add_wires(PageRange::new(index, index + pages), 1);
-                if owner != top {
-                    self[top].below.add(PageRange::new(at, at + pages));
-                }
-            }
-            at += pages;
-        }
+        self.change_topmost(top, range, Counts::add, |_, extent| {
+            extent.wires += 1;
+            false
+        });
     }
 
     /// Counts one wired entry less on the topmost page behind each page of `range` of `top`, whether an access could
     /// reach it or not (rows U-06, B-07). Pages that no entry wires any more are added to `last` if the host holds them, or if
     /// they were cut off their object.
     pub(crate) fn uncount(&mut self, top: ObjectId, range: PageRange, last: &mut PinList) {
-        self.uncount_only(top, range);
-        let mut at = range.start;
-        while at < range.end {
-            let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
-            if let Found::Resident { owner, index, extent } = found
-                && extent.wires == 0
-            {
-                let range = PageRange::new(index, index + pages);
-                match extent.pin {
-                    Pin::Yes => self.begin_pin(owner, range, extent.frames, last),
-                    // Cut off before the host was asked: they end with the list all the same.
-                    Pin::No if range.end > self[owner].pages => self.begin_unheld(owner, range, last),
-                    Pin::No | Pin::Going => {}
-                }
+        self.change_topmost(top, range, Counts::subtract, |topmost, extent| {
+            extent.wires -= 1;
+            match extent.pin {
+                _ if extent.wires > 0 => false,
+                Pin::Yes => last.mark(topmost, extent, true),
+                // Cut off before the host was asked: they end with the list all the same.
+                Pin::No if topmost.pages.end > topmost.end => last.mark(topmost, extent, false),
+                Pin::No | Pin::Going => false,
             }
-            at += pages;
-        }
+        });
     }
 
     /// As [`ObjectTable::uncount`], for a count that another object's takes the place of at once.
     pub(crate) fn uncount_only(&mut self, top: ObjectId, range: PageRange) {
+        self.change_topmost(top, range, Counts::subtract, |_, extent| {
+            extent.wires -= 1;
+            false
+        });
+    }
+
+    /// Adds to `list` the pages behind `range` of `top` that the host does not hold; tells whether a call to the host is under way
+    /// about some of the others.
+    pub(crate) fn begin_pins(&mut self, top: ObjectId, range: PageRange, list: &mut PinList) -> bool {
+        let mut is_going = false;
+        self.change_topmost(
+            top,
+            range,
+            |_, _| (),
+            |topmost, extent| {
+                is_going |= extent.pin == Pin::Going;
+                extent.pin == Pin::No && list.mark(topmost, extent, true)
+            },
+        );
+        is_going
+    }
+
+    /// Changes the topmost resident pages behind `range` of `top`, run by run; where `change` says so, their owner is held. For those that
+    /// are not the object's own, `below` changes how many wired entries count on them.
+    fn change_topmost(
+        &mut self,
+        top: ObjectId,
+        range: PageRange,
+        below: fn(&mut Counts, PageRange),
+        mut change: impl FnMut(&Topmost, &mut Extent) -> bool,
+    ) {
+        // Mostly they are one run of the object's own: a search costs more than all else here.
+        let object = &mut self[top];
+        let topmost = Topmost { owner: top, pages: range, end: object.pages };
+        if let Some(is_held) = object.resident.change_run(range, |extent| change(&topmost, extent)) {
+            object.holds += u32::from(is_held);
+            return;
+        }
         let mut at = range.start;
         while at < range.end {
             let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
             if let Found::Resident { owner, index, .. } = found {
-                self[owner].resident.subtract_wires(PageRange::new(index, index + pages), 1);
+                let object = &mut self[owner];
+                let topmost = Topmost { owner, pages: PageRange::new(index, index + pages), end: object.pages };
+                let mut is_held = false;
+                object.resident.update(topmost.pages, |extent| is_held = change(&topmost, extent));
+                object.holds += u32::from(is_held);
                 if owner != top {
-                    self[top].below.subtract(PageRange::new(at, at + pages));
+                    below(&mut self[top].below, PageRange::new(at, at + pages));
                 }
-            }
-            at += pages;
-        }
-    }
-
-    /// Adds to `list` the pages behind `range` of `top` that the host does not hold. About none of them may a call to the host
-    /// be under way ([`ObjectTable::is_pin_going`]).
-    pub(crate) fn begin_pins(&mut self, top: ObjectId, range: PageRange, list: &mut PinList) {
-        let mut at = range.start;
-        while at < range.end {
-            let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
-            if let Found::Resident { owner, index, extent } = found
-                && extent.pin == Pin::No
-            {
-                self.begin_pin(owner, PageRange::new(index, index + pages), extent.frames, list);
             }
             at += pages;
         }
@@ -228,15 +262,10 @@ impl ObjectTable {
     }
 
     fn begin_pin(&mut self, owner: ObjectId, pages: PageRange, frames: FrameRun, list: &mut PinList) {
-        self.begin_unheld(owner, pages, list);
-        list.frames.push(frames);
-    }
-
-    /// As `begin_pin`, for pages that the host is not asked about.
-    fn begin_unheld(&mut self, owner: ObjectId, pages: PageRange, list: &mut PinList) {
         self[owner].resident.set_pin(pages, Pin::Going);
         self[owner].holds += 1;
         list.items.push((owner, pages));
+        list.frames.push(frames);
     }
 
     /// Ends the host's call about the pages of `list`: they are in state `pin` now. Returns those that the host holds for
@@ -245,22 +274,27 @@ impl ObjectTable {
     /// Wired pages that were cut off their object stayed for the wiring's sake only (row P-10), so they end with it.
     pub(crate) fn finish_pins(&mut self, list: PinList, pin: Pin, frames: &impl Frames) -> PinList {
         let mut last = PinList::new();
-        for (object, pages) in list.items {
-            let end = self[object].pages;
-            self[object].resident.set_pin(pages, pin);
-            let unwired = pages;
+        let PinList { items, .. } = list;
+        for &(id, pages) in &items {
+            let object = &mut self[id];
+            let end = object.pages;
+            let is_unwired = object.resident.set_pin(pages, pin);
+            object.holds -= 1;
+            let is_held_for_nobody = is_unwired && pin == Pin::Yes;
             #[cfg(test)]
-            let unwired = match self.mutant {
-                Some(crate::planted::Mutant::CopyLeavesPageHeld) => PageRange::new(pages.start, pages.start),
-                _ => unwired,
-            };
-            self.uncount_below(object, unwired, 0, &mut last);
+            let is_held_for_nobody =
+                is_held_for_nobody && self.mutant != Some(crate::planted::Mutant::CopyLeavesPageHeld);
+            if is_held_for_nobody {
+                self.uncount_below(id, pages, 0, &mut last);
+            }
             if pin == Pin::No && pages.end > end {
-                self[object]
+                self[id]
                     .resident
                     .remove_unwired(PageRange::new(pages.start.max(end), pages.end), |run| frames.free(run));
             }
-            self.let_go(object, frames);
+            if !self[id].is_used() {
+                self.settle(id, frames);
+            }
         }
         last
     }

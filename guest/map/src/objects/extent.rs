@@ -167,8 +167,7 @@ impl Resident {
 
     /// Makes pages from `index` on resident as `extent` says.
     pub(crate) fn insert_as(&mut self, index: u64, extent: Extent) {
-        self.extents.insert(index, extent);
-        self.extents.merge(PageRange::new(index, index + extent.frames.pages));
+        self.extents.insert_merged(index, extent);
     }
 
     /// Takes those resident pages of `range` out that `goes`, and hands their frames to `free`.
@@ -275,9 +274,14 @@ impl Resident {
         self.update(range, |extent| extent.still -= 1);
     }
 
-    /// Notes whether the host holds the pages of `range`.
-    pub(crate) fn set_pin(&mut self, range: PageRange, pin: Pin) {
-        self.update(range, |extent| extent.pin = pin);
+    /// Notes whether the host holds the pages of `range`; tells whether nobody wires some of them.
+    pub(crate) fn set_pin(&mut self, range: PageRange, pin: Pin) -> bool {
+        let mut is_unwired = false;
+        self.update(range, |extent| {
+            extent.pin = pin;
+            is_unwired |= extent.wires == 0;
+        });
+        is_unwired
     }
 
     /// Turns the pages of `range` from dirty to cleaning: a write of their content begins now. Before an unwired page whose manager
@@ -331,17 +335,23 @@ impl Resident {
         self.update(range, |extent| extent.forbidden = forbidden);
     }
 
+    /// Changes the state of the pages of `range`, if they are a run; returns what `change` does.
+    pub(crate) fn change_run<T>(&mut self, range: PageRange, change: impl FnOnce(&mut Extent) -> T) -> Option<T> {
+        let extent = self.extents.get_mut(range.start).filter(|extent| extent.frames.pages == range.len())?;
+        let value = change(extent);
+        self.extents.merge(range);
+        Some(value)
+    }
+
     /// Changes the state of the resident pages of `range`, and of no others.
-    fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Extent)) {
+    pub(crate) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Extent)) {
         // Mostly the range is one extent, and a search costs more than all else here.
         match self.extents.get_mut(range.start) {
             Some(extent) if extent.frames.pages == range.len() => change(extent),
             _ => {
                 self.extents.split(range.start);
                 self.extents.split(range.end);
-                for (_, extent) in self.extents.starting_mut(range) {
-                    change(extent);
-                }
+                self.extents.change_starting(range, |_, extent| change(extent));
             }
         }
         self.extents.merge(range);

@@ -37,7 +37,7 @@ impl Window {
     }
 
     /// Returns what a mapping of pages of `owner` may permit: a page that others see is not written here.
-    fn rights(&self, owner: ObjectId, forbidden: Prot) -> Prot {
+    pub(crate) fn rights(&self, owner: ObjectId, forbidden: Prot) -> Prot {
         let own = if owner == self.object && !self.needs_copy { self.prot } else { self.prot.without(Prot::WRITE) };
         // No mapping could say that a page may be written and not read.
         if forbidden.contains(Prot::READ) { Prot::NONE } else { own.without(forbidden) }
@@ -123,9 +123,25 @@ impl<P: Ports> Objects<P> {
     /// were.
     pub(crate) fn enter(&mut self, space: SpaceId, window: &Window) -> Result<(), OutOfFrames> {
         let (table, pmap) = self.split(space);
-        table
-            .mappings(*window)
-            .filter(|(_, _, prot)| !prot.is_none())
-            .try_for_each(|(page, run, prot)| pmap.enter(page, run, prot))
+        table.mappings(*window).try_for_each(|(page, run, prot)| enter_run(pmap, page, run, prot))
     }
+
+    /// As [`Objects::enter`], for pages from `page` on that are known to be in the frames of `run`, with these rights.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn enter_run(
+        &mut self,
+        space: SpaceId,
+        page: u64,
+        run: FrameRun,
+        prot: Prot,
+    ) -> Result<(), OutOfFrames> {
+        enter_run(self.pmap(space), page, run, prot)
+    }
+}
+
+/// Maps pages from `page` on to the frames of `run`, unless `prot` permits nothing.
+pub(super) fn enter_run(pmap: &mut impl Pmap, page: u64, run: FrameRun, prot: Prot) -> Result<(), OutOfFrames> {
+    if prot.is_none() { Ok(()) } else { pmap.enter(page, run, prot) }
 }

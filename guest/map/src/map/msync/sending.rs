@@ -7,6 +7,8 @@ use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::Poll;
 
+use smallvec::SmallVec;
+
 use crate::kern_return::KernReturn;
 use crate::manager::Message;
 use crate::objects::{Extent, Manager, ObjectId, Objects, Returns};
@@ -18,9 +20,9 @@ use crate::vm::Vm;
 pub(crate) struct RamWrite<P: Ports> {
     vm: Arc<Vm<P>>,
     /// Which pages of which object each of `runs` holds; the objects are held once the writes have begun.
-    pages: Vec<(ObjectId, PageRange)>,
+    pages: SmallVec<[(ObjectId, PageRange); 1]>,
     /// Failures until the host says otherwise, so that a call that ends early leaves the pages dirty.
-    runs: Vec<SyncRun>,
+    runs: SmallVec<[SyncRun; 1]>,
 }
 
 /// Pages on their way to their manager. Dropping it ends the return as a failure.
@@ -43,10 +45,10 @@ type Send<'a> = Pin<Box<dyn Future<Output = Result<(), HostError>> + core::marke
 
 impl<P: Ports> RamWrite<P> {
     pub(super) fn new(vm: &Arc<Vm<P>>) -> Self {
-        Self { vm: Arc::clone(vm), pages: Vec::new(), runs: Vec::new() }
+        Self { vm: Arc::clone(vm), pages: SmallVec::new(), runs: SmallVec::new() }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
