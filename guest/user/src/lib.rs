@@ -39,6 +39,7 @@ pub mod random;
 pub mod storm;
 pub mod sync;
 mod sys;
+pub mod ticks;
 pub mod touch;
 
 pub use args::{Args, ArgsError};

@@ -18,7 +18,7 @@ const KVM: &[Need] = &[Need::Kvm];
 const STORES: &[Need] = &[Need::Kvm, Need::Durable, Need::Stores];
 
 /// Programs with arguments that they refuse, and how their sentences begin.
-const WRONG_ARGUMENTS: [(&str, &str); 23] = [
+const WRONG_ARGUMENTS: [(&str, &str); 24] = [
     ("hello,a,b", "hello: \"b\" is one argument too many; usage: hello [NAME]"),
     ("calls,x", "calls: \"x\" is no number of calls; usage"),
     ("calls,1,2", "calls: \"2\" is one argument too many; usage"),
@@ -40,6 +40,7 @@ const WRONG_ARGUMENTS: [(&str, &str); 23] = [
     ("meter,wire", "meter: an argument is missing: number of times; usage"),
     ("meter,wire-range,1,each", "meter: \"each\" is no number of pages; usage"),
     ("meter,wire,1,ech", "meter: \"ech\" is no inside or each; usage"),
+    ("pressure,1,x", "pressure: \"x\" is no MiB to leave unwired; usage"),
     ("pulse", "pulse: an argument is missing: wire, sync, beat or rest; usage"),
     ("pulse,wired,1", "pulse: \"wired\" is no wire, sync, beat or rest; usage"),
     ("rogue,ud2,x", "rogue: \"x\" is one argument too many; usage"),

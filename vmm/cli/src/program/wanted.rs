@@ -10,7 +10,7 @@ use crate::programs;
 use crate::visible::visible;
 
 /// The built-in programs in the order of their names, each with its arguments and what it does.
-pub const BUILT_IN: [(&str, &str, &str); 13] = [
+pub const BUILT_IN: [(&str, &str, &str); 14] = [
     ("calls", "[N]", "times calls that do nothing"),
     ("counter", "[STORE]", "counts its runs in a store"),
     ("faults", "[N]", "times page faults on resident pages"),
@@ -19,6 +19,7 @@ pub const BUILT_IN: [(&str, &str, &str); 13] = [
     ("hog", "MIB [wire]", "takes memory until there is none left"),
     ("kv", "N | get KEY | list", "keeps a durable log in a store, and says what it has synced"),
     ("meter", "OPERATION N …", "times one operation done over and over, such as wire or sync"),
+    ("pressure", "WIRED UNWIRED [N]", "times loads from wired pages and from others"),
     ("pulse", "wire|sync|beat|rest N", "goes on while others wait for the host, and says how long it was held up"),
     ("refault", "[REGIONS]", "takes page faults on resident pages between two rests"),
     ("rogue", "WHAT …", "does what a program must not, such as ud2; WHAT may be all"),
