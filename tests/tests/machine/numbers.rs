@@ -37,9 +37,9 @@ fn instructions_at_rest(lab: &Lab) -> Option<u64> {
     }
 }
 
-/// Returns the instructions of ring 0 for each of the things that a program does as often as its argument says: the first
-/// entry does 500 of them and the second 2500. None where KVM does not count.
-fn instructions_for_each(vcpus: u32, programs: &'static [Entry]) -> Option<u64> {
+/// Returns the instructions of ring 0 for each of the things that a program does as often as its arguments say: the second
+/// entry does so many more of them than the first. None where KVM does not count.
+fn instructions_for_each(vcpus: u32, programs: &[Entry; 2], more: u64) -> Option<u64> {
     let mut lab = Lab::of_programs(
         16 * MIB,
         &Setup { vcpus, archive: archive(programs), time_limit: Duration::from_secs(600), ..Setup::default() },
@@ -54,7 +54,30 @@ fn instructions_for_each(vcpus: u32, programs: &'static [Entry]) -> Option<u64> 
     let taken = run(0).zip(run(1));
     lab.stop();
     let (few, many) = taken?;
-    Some((many - few) / 2_000)
+    Some((many - few) / more)
+}
+
+/// What the program `meter` does, few and many times, how many more these are, and the most instructions of ring 0 for each.
+type Measured = ([Entry; 2], u64, u64);
+
+const WIRING: &[Measured] = &[
+    // One call wires a page and another one unwires it.
+    ([("meter", &["wire", "100"]), ("meter", &["wire", "600"])], 500, 3_600),
+    // In the middle of others, by which the entry and the object's run of pages are split and merged again.
+    ([("meter", &["wire", "100", "inside"]), ("meter", &["wire", "600", "inside"])], 500, 8_000),
+];
+const FIRST_TOUCH: &[Measured] =
+    &[([("meter", &["first-touch", "256"]), ("meter", &["first-touch", "1280"])], 1024, 3_600)];
+
+/// Holds what programs do to its limits, on one processor and on two.
+fn expect_at_most(what: &str, all: &[Measured]) {
+    for (programs, more, at_most) in all {
+        for vcpus in [1, 2] {
+            let Some(taken) = instructions_for_each(vcpus, programs, *more) else { return say_uncounted(what) };
+            println!("{what} with {vcpus} vCPUs: {taken} instructions, at most {at_most}: {programs:?}");
+            assert!(taken <= *at_most, "{taken}");
+        }
+    }
 }
 
 /// Returns the instructions of ring 0 for a page fault on a page that is resident. None where KVM does not count.
@@ -123,7 +146,7 @@ pub const CASES: &[Case] = &[
     }),
     ("null_call_takes_at_most_150_instructions", &[Need::Kvm], || {
         for vcpus in [1, 2] {
-            let taken = instructions_for_each(vcpus, &[("calls", &["500"]), ("calls", &["2500"])]);
+            let taken = instructions_for_each(vcpus, &[("calls", &["500"]), ("calls", &["2500"])], 2_000);
             let Some(taken) = taken else { return say_uncounted("null call") };
             println!("null call with {vcpus} vCPUs: {taken} instructions");
             assert!(taken <= 150, "{taken}");
@@ -135,6 +158,12 @@ pub const CASES: &[Case] = &[
             println!("fault on a resident page with {vcpus} vCPUs: {taken} instructions");
             assert!(taken <= 400, "{taken}");
         }
+    }),
+    ("wiring_and_unwiring_a_page_takes_at_most_3600_instructions", &[Need::Kvm], || {
+        expect_at_most("wiring and unwiring a page", WIRING);
+    }),
+    ("first_touch_of_a_page_takes_at_most_3600_instructions", &[Need::Kvm], || {
+        expect_at_most("first touch of a page", FIRST_TOUCH);
     }),
     ("boot_step_by_step_counts_what_kvm_counts", &[Need::Kvm], || {
         let boot = |single_step| {
