@@ -13,6 +13,7 @@ pub mod lifecycle;
 mod log_limit;
 pub mod page_run;
 pub mod pin;
+pub mod plain;
 pub mod ramfile;
 mod run_set;
 pub mod serial;

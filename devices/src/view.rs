@@ -113,6 +113,14 @@ impl AddressRange {
         self.address + self.bytes
     }
 
+    /// Returns the addresses of a run of pages, counted from the first address; none outside the range.
+    pub(crate) fn part(self, run: PageRun) -> Option<Self> {
+        let [offset, bytes] =
+            [run.first(), run.pages()].map(|pages| usize::try_from(pages.checked_mul(PAGE_SIZE)?).ok());
+        let (offset, bytes) = (offset?, bytes?);
+        (offset.checked_add(bytes)? <= self.bytes).then_some(Self { address: self.address + offset, bytes })
+    }
+
     /// Returns the first of the range's pages, at most that many.
     #[must_use]
     pub fn up_to_pages(self, pages: usize) -> Self {
@@ -186,13 +194,7 @@ impl View {
     /// # Errors
     /// [`ViewError::Outside`] when the run ends past the image.
     pub fn addresses_of(&self, run: PageRun) -> Result<AddressRange, ViewError> {
-        let outside = || ViewError::Outside { run, ram_pages: self.image.pages };
-        if run.end() > self.image.pages {
-            return Err(outside());
-        }
-        let offset = usize::try_from(run.first() * PAGE_SIZE).map_err(|_| outside())?;
-        let bytes = usize::try_from(run.pages() * PAGE_SIZE).map_err(|_| outside())?;
-        Ok(AddressRange { address: self.addresses().address + offset, bytes })
+        self.addresses().part(run).ok_or(ViewError::Outside { run, ram_pages: self.image.pages })
     }
 
     /// Returns the byte offset in the file and the length in bytes of a run of RAM pages.
