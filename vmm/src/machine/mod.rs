@@ -21,7 +21,7 @@ use wirevm_devices::witness::Witness;
 use crate::channel::Channel;
 use crate::memory::GuestRam;
 use crate::outcome::Outcome;
-use crate::vcpu::Meter;
+use crate::vcpu::{ExitCost, Meter};
 use crate::vm::{VcpuStats, Vm};
 use start::Services;
 
@@ -119,6 +119,12 @@ impl Machine {
     #[must_use]
     pub fn emulated_instructions(&self) -> Option<u64> {
         self.meter.emulated_instructions()
+    }
+
+    /// Returns what the vCPUs' exits have cost this process so far.
+    #[must_use]
+    pub fn exit_cost(&self) -> ExitCost {
+        self.meter.exit_cost()
     }
 
     /// Returns the pin service.

@@ -1,6 +1,7 @@
 //! Counts what the vCPUs of a machine carry out.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use kvm_ioctls::VcpuFd;
 
@@ -14,6 +15,19 @@ pub struct Meter {
     /// Steps of all vCPUs; none where nobody asked for them.
     steps: Option<AtomicU64>,
     is_stepping: AtomicBool,
+    /// Exits that this process has handled, of all vCPUs.
+    handled: AtomicU64,
+    /// Nanoseconds that handling them took.
+    handling: AtomicU64,
+}
+
+/// What the exits of a machine's vCPUs have cost this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExitCost {
+    /// Exits that came to this process; KVM has handled others by itself.
+    pub exits: u64,
+    /// Time spent on what they asked for, the services' included: neither the way out of the guest nor the way back.
+    pub handling: Duration,
 }
 
 impl Meter {
@@ -25,6 +39,8 @@ impl Meter {
             stats: vcpus.iter().map(VcpuStats::open).collect(),
             steps: single_step.then(AtomicU64::default),
             is_stepping: AtomicBool::new(single_step),
+            handled: AtomicU64::new(0),
+            handling: AtomicU64::new(0),
         }
     }
 
@@ -64,6 +80,19 @@ impl Meter {
         if let Some(steps) = &self.steps {
             steps.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Takes note of an exit that was handled in that time.
+    pub fn handled(&self, time: Duration) {
+        self.handled.fetch_add(1, Ordering::Relaxed);
+        self.handling.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns what the exits have cost so far.
+    #[must_use]
+    pub fn exit_cost(&self) -> ExitCost {
+        let handling = Duration::from_nanos(self.handling.load(Ordering::Relaxed));
+        ExitCost { exits: self.handled.load(Ordering::Relaxed), handling }
     }
 
     /// Lets every vCPU run at its own pace, from its next look on.

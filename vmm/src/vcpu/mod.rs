@@ -10,6 +10,6 @@ mod thread;
 
 pub use handles::VcpuHandles;
 pub use kick::{Kicker, install_handler};
-pub use meter::Meter;
+pub use meter::{ExitCost, Meter};
 pub use state::{StateError, enter, set_up, single_step, tsc_khz};
 pub use thread::{Command, VcpuContext, VcpuListener, run};

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
 
 use kvm_bindings::kvm_guest_debug;
 use kvm_ioctls::VcpuFd;
@@ -101,7 +102,10 @@ fn run_until_end(context: &mut VcpuContext) -> Outcome {
         let step = match context.vcpu.run() {
             Ok(exit) => {
                 let _away = context.interrupts.leave(context.index);
-                exit::handle(context.index, exit, &context.bus, context.ram)
+                let began = Instant::now();
+                let step = exit::handle(context.index, exit, &context.bus, context.ram);
+                context.meter.handled(began.elapsed());
+                step
             }
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => {
