@@ -48,7 +48,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let image = build_image(&root, if bare { BARE_TARGET } else { HOST_TARGET }, bare)?;
     println!("cargo::rustc-env=WIREVM_GUEST_IMAGE={}", image.display());
+    tell_revision(&root);
     list_programs(&root, &build_programs(&root)?)
+}
+
+/// Says which revision this is, where there is a checkout with a git that can tell.
+fn tell_revision(root: &Path) {
+    if !root.join(".git").exists() {
+        return;
+    }
+    let git = |words: &[&str]| {
+        let output = Command::new("git").current_dir(root).args(words).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+        Some(text.trim().to_owned())
+    };
+    if let Some(revision) = git(&["rev-parse", "--short=12", "HEAD"]) {
+        println!("cargo::rustc-env=WIREVM_REVISION={revision}");
+    }
+    // A branch is a file of its own, or a line among the packed ones. To wait for a file that is not there is to build each time.
+    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
+    for name in ["HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
+        let path = git(&["rev-parse", "--git-path", name]).map(|path| root.join(path));
+        if let Some(path) = path.filter(|path| path.exists()) {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
+    }
 }
 
 /// Tells whether the compiler in use has `core` and `alloc` for the bare target.

@@ -20,6 +20,15 @@ pub const REFUSED: &[Row] = &[
     ("quota_negative_is_named", nothing, "run --wire-quota -1", USAGE, &["'-1'", "--wire-quota"]),
     ("host_unknown_lists_the_hosts", nothing, "run --on xen", USAGE, &["'xen'", "kvm, hosted, fake, all"]),
     ("host_for_a_command_without_a_script_is_refused", nothing, "bench boot --on fake", USAGE, &["'--on'"]),
+    (
+        "bench_threshold_negative_is_named",
+        nothing,
+        "bench compare a b --threshold -1",
+        USAGE,
+        &["'-1' is not a percentage"],
+    ),
+    ("bench_compare_of_one_document_is_refused", nothing, "bench compare a", USAGE, &["not provided: <B.json>"]),
+    ("bench_compare_of_no_file_is_named", nothing, "bench compare a b", USAGE, &["cannot read 'a'", "No such file"]),
     ("cpus_not_a_number_is_named", nothing, "run --cpus two", USAGE, &["'two'", "--cpus <N>"]),
     ("cpus_negative_is_named", nothing, "run --cpus -1", USAGE, &["'-1'", "--cpus <N>"]),
     (

@@ -107,7 +107,6 @@ pub const REFUSED: &[Row] = &[
         CONFIG,
         &["17 is not possible"],
     ),
-    ("cpus_17_of_a_benchmark_is_refused", nothing, "bench boot --cpus 17", CONFIG, &["17 is not possible"]),
     (
         "cpus_of_a_configuration_file_are_counted_where_there_are_none",
         |p| config(p, "cpus = 17"),
@@ -228,8 +227,16 @@ pub const REFUSED: &[Row] = &[
         CONFIG,
         &["line 1: unknown variant `xen`", "`hosted`"],
     ),
+    ("demo_with_large_folios_is_refused", nothing, "run --memory 16M,folio=bulk", CONFIG, &["the demo", "folio=bulk"]),
     ("doctor_refuses_the_same_sizes", nothing, "doctor --memory 19M", CONFIG, &["19 MiB is not"]),
-    ("bench_refuses_the_same_sizes", nothing, "bench boot --memory 19M", CONFIG, &["19 MiB is not"]),
+    (
+        "bench_refuses_a_folder_that_is_not_there",
+        nothing,
+        "bench wire --folder nowhere",
+        CONFIG,
+        &["'nowhere'", "No such file"],
+    ),
+    ("bench_refuses_a_filter_without_a_case", nothing, "bench wire --filter walrus", CONFIG, &["no case", "'walrus'"]),
     ("config_missing_is_named", nothing, "run --config no.toml", CONFIG, &["'no.toml'", "No such file"]),
     ("config_folder_is_named", nothing, "run --config .", CONFIG, &["'.'", "Is a directory"]),
     (

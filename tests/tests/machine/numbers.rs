@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wirevm_agent::Command;
 use wirevm_devices::ramfile::RamFile;
-use wirevm_tests::{Case, Need, Wirevm};
+use wirevm_tests::{Case, Need};
 
 use super::guests::{Entry, archive};
 use super::lab::{Lab, PAGE, Setup, kernel};
@@ -201,22 +201,5 @@ pub const CASES: &[Case] = &[
         lab.done(&Command::Unwire { start, end, flags: 1 });
         assert_eq!((lab.machine.hypercalls() - before, lab.locked()), (1, 0));
         lab.stop();
-    }),
-    ("bench_boot_reaches_its_limits_and_at_most_8_mib_besides_guest_ram", &[Need::Kvm], || {
-        let finished = Wirevm::new(["bench", "boot", "--json"]).run().expect_code(0);
-        let report = finished.json();
-        let measurements = report.pointer("/measurements").and_then(|all| all.as_array()).expect("measurements");
-        let mut limited = Vec::new();
-        for measurement in measurements {
-            let word = |key: &str| measurement.get(key).and_then(serde_json::Value::as_u64);
-            let name = measurement.get("name").and_then(|name| name.as_str()).expect("a name");
-            println!("{name}: {:?}, at most {:?}", word("value"), word("at_most"));
-            if let (Some(value), Some(at_most)) = (word("value"), word("at_most")) {
-                assert!(value <= at_most, "{name}: {value}, at most {at_most}");
-                limited.push(name);
-            }
-        }
-        assert!(limited.contains(&"resident besides guest RAM"), "{limited:?}");
-        assert!(limited.iter().any(|name| name.ends_with("hypercalls")), "{limited:?}");
     }),
 ];

@@ -1,10 +1,15 @@
 //! The command line.
 
+mod bench;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use wirevm_devices::folio::FolioPolicy;
+
+pub use self::bench::{Bench, BenchArgs, BenchCompareArgs, BenchMeasureArgs, Which};
 
 use crate::config::{
     Config, ConfigError, MachineOptions, MemoryConfig, OnStorageError, Pin, Size, check_programs, is_cpus, read_cpus,
@@ -54,7 +59,7 @@ pub enum Command {
     Ramfile(RamfileArgs),
     /// List the programs that are built in
     Programs(ProgramsArgs),
-    /// Measure
+    /// Measure, or compare what was measured
     Bench(BenchArgs),
 }
 
@@ -217,33 +222,6 @@ pub struct RamfileArgs {
     pub output: OutputArgs,
 }
 
-/// `wirevm bench`.
-#[derive(Clone, Debug, Args)]
-pub struct BenchArgs {
-    /// What to measure.
-    #[command(subcommand)]
-    pub what: Bench,
-}
-
-/// What to measure.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Bench {
-    /// Boot: guest instructions, time, memory and hypercalls
-    #[command(after_help = ExitCode::help())]
-    Boot(BenchBootArgs),
-}
-
-/// `wirevm bench boot`.
-#[derive(Clone, Debug, Default, Args)]
-pub struct BenchBootArgs {
-    /// The machine.
-    #[command(flatten)]
-    pub machine: MachineArgs,
-    /// The output.
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
 /// What a configuration file says is to be run.
 struct FileWork {
     script: Option<PathBuf>,
@@ -307,7 +285,11 @@ impl RunArgs {
         let work = match (script, programs.is_empty()) {
             (Some(_), false) => return Err(ConfigError::ScriptAndPrograms),
             (None, false) => Work::Programs(programs),
-            (script, true) => Work::Script(script.map_or(ScriptSource::Demo, ScriptSource::named)),
+            (Some(script), true) => Work::Script(ScriptSource::named(script)),
+            (None, true) => match options.memory.folio.filter(|folio| *folio != FolioPolicy::default()) {
+                Some(folio) => return Err(ConfigError::DemoFolio { folio }),
+                None => Work::Script(ScriptSource::Demo),
+            },
         };
         Ok((options, work))
     }
@@ -339,14 +321,14 @@ impl DoctorArgs {
 impl Command {
     /// Returns the options of what is printed.
     #[must_use]
-    pub const fn output(&self) -> OutputArgs {
+    pub fn output(&self) -> OutputArgs {
         match self {
             Self::Run(args) => args.output,
             Self::Script(args) => args.output,
             Self::Doctor(args) => args.output,
             Self::Ramfile(args) => args.output,
             Self::Programs(args) => args.output,
-            Self::Bench(BenchArgs { what: Bench::Boot(args) }) => args.output,
+            Self::Bench(args) => args.what.output(),
         }
     }
 }

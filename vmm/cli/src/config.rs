@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use self::check::{MachineOptions, StoreOptions, check_programs, is_cpus, read_cpus};
+pub use self::check::{MachineOptions, MemoryOptions, StoreOptions, check_programs, is_cpus, read_cpus};
 pub use self::error::ConfigError;
 pub use self::memory::{MemoryConfig, Size};
 use crate::hosts::On;

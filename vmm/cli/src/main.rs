@@ -33,7 +33,7 @@ use std::process;
 
 use wirevm_devices::ramfile::{FileSystemError, durable_file_system};
 
-use args::{ArgsError, Bench, BenchArgs, Command, OutputArgs, Work};
+use args::{ArgsError, Bench, BenchCompareArgs, BenchMeasureArgs, Command, OutputArgs, Which, Work};
 use config::{ConfigError, MachineOptions, check_programs};
 use doctor::{Probes, System};
 use exit_code::{CommandError, ExitCode};
@@ -151,13 +151,37 @@ fn carry_out(command: &Command) -> Result<ExitCode, Failure> {
         }
         Command::Programs(args) => Ok(tell(args.output, report::built_in_document, report::built_in_text)?),
         Command::Doctor(args) => examine(&args.resolve()?, args.output),
-        Command::Bench(BenchArgs { what: Bench::Boot(args) }) => {
-            let options = args.machine.resolve()?;
-            let report = bench::boot(&options)?;
-            let text = if args.output.json { report.document()? } else { report.text() };
-            Ok(if args.output.quiet { ExitCode::Ok } else { print(&text) })
-        }
+        Command::Bench(args) => match (&args.what, args.what.measured()) {
+            (Bench::Compare(args), _) => compare_documents(args),
+            (Bench::PressureInside(args), _) => {
+                Ok(print(&bench::pressure_inside::document(&args.group, &args.ram, args.quick)?))
+            }
+            (_, Some((which, args))) => measure(which, args),
+            (_, None) => Ok(ExitCode::Ok),
+        },
     }
+}
+
+/// Measures, and puts what is found where the user wants it.
+fn measure(which: Which, args: &BenchMeasureArgs) -> Result<ExitCode, Failure> {
+    let files = bench::Findings::open(args)?;
+    let document = bench::measure(which, args)?;
+    let printed = tell(args.output(), || report::pretty(&document), || bench::text(&document, args.verbose > 0))?;
+    files.write(&document)?;
+    let failed = document.failed.iter().map(|case| format!("{} failed: {}", case.name, case.reason));
+    let wrong: Vec<String> = bench::exceeded(&document).into_iter().chain(failed).collect();
+    wrong.iter().for_each(|sentence| complain(sentence));
+    Ok(if wrong.is_empty() { printed } else { ExitCode::Failure })
+}
+
+/// Compares two documents of benchmarks.
+fn compare_documents(args: &BenchCompareArgs) -> Result<ExitCode, Failure> {
+    let [before, after] = [bench::Document::read(&args.before)?, bench::Document::read(&args.after)?];
+    let comparison = bench::Comparison::new(&before, &after, args.threshold / 100.0);
+    let printed = tell(args.output, || report::pretty(&comparison), || comparison.text())?;
+    let slower: Vec<String> = comparison.regressions().map(|change| change.sentence()).collect();
+    slower.iter().for_each(|sentence| complain(sentence));
+    Ok(if slower.is_empty() { printed } else { ExitCode::Failure })
 }
 
 /// Carries a script out on a machine, or on each, and reports.

@@ -21,7 +21,7 @@ use wirevm_devices::witness::give_program_back;
 use wirevm_vmm::boot::{ArchiveBuilder, Image, place};
 use wirevm_vmm::{Machine, MachineConfig, MachineError, StorageErrorPolicy, kvm, signal};
 
-use self::pin::pin_kind;
+pub use self::pin::pin_kind;
 use self::quota::{default_quota, wire_quota};
 use self::ram::{Ram, known_ram_bytes, make_ram, ram_file_class};
 use self::store::check_folder;

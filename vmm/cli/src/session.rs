@@ -110,7 +110,7 @@ pub fn run_programs(
     let titles = names(programs);
     let outputs = Outputs::new(titles.clone(), live);
     let mut target = KvmTarget::new(&mut machine, Orders::default(), outputs);
-    let (runs, result) = program::run(programs.len() as u64, |request| target.ask(request));
+    let (runs, result) = program::run(0..programs.len() as u64, |request| target.ask(request));
     target.outputs().finish();
     let shown = target.outputs().take_error();
     let programs = programs.iter().zip(titles).zip(runs).map(|((program, title), run)| {
@@ -131,7 +131,10 @@ pub fn run_programs(
 }
 
 /// Checks that programs have left nothing behind in the guest, and nothing locked.
-fn rested(target: &mut KvmTarget<'_>) -> Result<(), CommandError> {
+///
+/// # Errors
+/// [`CommandError`] that says what is left.
+pub fn rested(target: &mut KvmTarget<'_>) -> Result<(), CommandError> {
     match target.call(&Request::new(MAIN_TASK, Command::Reset))? {
         Reply::Done(KernReturn::Success) => Ok(()),
         Reply::Violation(reason) => {

@@ -1,4 +1,4 @@
-use super::{ArgsError, Bench, BenchArgs, Cli, Command, On, ScriptSource, Work, parse};
+use super::{ArgsError, Bench, BenchArgs, Cli, Command, On, ScriptSource, Which, Work, parse};
 use clap::CommandFactory;
 use std::io::Write;
 
@@ -142,8 +142,38 @@ fn other_commands_take_theirs() {
         "{ramfile:?}"
     );
     assert!(matches!(line("programs --json"), Ok(Command::Programs(args)) if args.output.json));
-    let bench = line("bench boot --json --cpus 2");
+    let bench = line("bench boot --json --quick");
     assert!(matches!(bench, Ok(Command::Bench(BenchArgs { what: Bench::Boot(_) }))), "{bench:?}");
+}
+
+#[test]
+fn benchmarks_say_where_their_findings_go() {
+    let measured = |text: &str| match line(&format!("bench {text}")) {
+        Ok(Command::Bench(args)) => args.what.measured().map(|(which, args)| (which, args.clone())).expect("measured"),
+        other => panic!("{other:?}"),
+    };
+    let (which, args) = measured("wire --quick --filter 4K --json w.json --html w.html --svg plots");
+    assert_eq!((which, args.quick, args.filter.as_deref()), (Which::Wire, true, Some("4K")));
+    assert_eq!((args.json, args.html, args.svg), (Some("w.json".into()), Some("w.html".into()), Some("plots".into())));
+    // Neither a file nor nothing: the document is printed.
+    for text in ["all --json", "all --json -", "all --json --quick"] {
+        let (which, args) = measured(text);
+        assert!(which == Which::All && args.prints_json() && args.output().json, "{text}: {args:?}");
+    }
+    assert!(!measured("sync --json s.json").1.output().json);
+    assert!(wrong("bench sync --cpus 2").contains("unexpected argument '--cpus'"));
+}
+
+#[test]
+fn threshold_of_a_comparison_is_a_percentage() {
+    let threshold = |text: &str| match line(&format!("bench compare a.json b.json {text}")) {
+        Ok(Command::Bench(BenchArgs { what: Bench::Compare(args) })) => args.threshold,
+        other => panic!("{other:?}"),
+    };
+    assert!((threshold("") - 10.0).abs() < 1e-9 && (threshold("--threshold 2.5%") - 2.5).abs() < 1e-9);
+    assert!(wrong("bench compare a b --threshold -1").contains("'-1' is not a percentage"));
+    assert!(wrong("bench compare a b --threshold NaN").contains("is not a percentage"));
+    assert!(wrong("bench compare a").contains("required arguments were not provided: <B.json>"));
 }
 
 #[test]

@@ -109,6 +109,15 @@ pub enum ConfigError {
         /// What is asked for.
         on: On,
     },
+    /// The demo, where pages are not kept one by one.
+    #[error(
+        "the demo shows that a sync writes the pages it is asked for and no others, which folio={folio} does not; leave folio out, or \
+         name a script or a program"
+    )]
+    DemoFolio {
+        /// What was asked for.
+        folio: FolioPolicy,
+    },
     /// A script and programs, each of which has the machine for itself.
     #[error("a script and programs can't be run together: a script starts its own, as in 'program p kv 1000'")]
     ScriptAndPrograms,

@@ -20,7 +20,10 @@ struct ViewBudgetError {
 }
 
 /// Returns how wired pages are to be held in a RAM of so many bytes, checked against what the host has and allows.
-pub(super) fn pin_kind(asked: Pin, ram_bytes: Option<u64>) -> Result<PinKind, CommandError> {
+///
+/// # Errors
+/// [`CommandError`] when they can't be held as asked.
+pub fn pin_kind(asked: Pin, ram_bytes: Option<u64>) -> Result<PinKind, CommandError> {
     let refused = |error: &dyn ToString| CommandError::new(ExitCode::LockBudget, error.to_string());
     let ram = ram_bytes.unwrap_or(DEFAULT_RAM_BYTES);
     match asked {

@@ -1,5 +1,6 @@
 //! Running programs in a guest: all are started, then each one's end is awaited.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use wirevm_agent::{Command, MAIN_TASK, ProgramEnd, Reply, Request};
@@ -30,16 +31,16 @@ pub enum ProgramEnding {
     Unfinished,
 }
 
-/// Runs the programs of the archive's first `count` entries, all at the same time. `ask` asks the guest's agent.
+/// Runs the programs of these entries of the archive, all at the same time. `ask` asks the guest's agent.
 ///
 /// Returns what became of each, and the error of the machine, if it has ended before them.
 pub fn run(
-    count: u64,
+    entries: Range<u64>,
     mut ask: impl FnMut(&Request) -> Result<Reply, CommandError>,
 ) -> (Vec<ProgramRun>, Result<(), CommandError>) {
-    let mut runs: Vec<(Instant, ProgramRun)> = Vec::new();
+    let mut runs: Vec<(u64, Instant, ProgramRun)> = Vec::new();
     let mut result = Ok(());
-    for entry in 0..count {
+    for entry in entries {
         let began = Instant::now();
         let mut run = ProgramRun { task: None, ending: ProgramEnding::Unfinished, elapsed: Duration::ZERO };
         if result.is_ok() {
@@ -47,15 +48,15 @@ pub fn run(
             // What was not started has come to its end already.
             run.elapsed = began.elapsed();
         }
-        runs.push((began, run));
+        runs.push((entry, began, run));
     }
     let result = result.and_then(|()| await_all(&mut runs, &mut ask));
-    for (began, run) in &mut runs {
+    for (_, began, run) in &mut runs {
         if run.ending == ProgramEnding::Unfinished {
             run.elapsed = began.elapsed();
         }
     }
-    (runs.into_iter().map(|(_, run)| run).collect(), result)
+    (runs.into_iter().map(|(.., run)| run).collect(), result)
 }
 
 /// Starts a program, and a thread of the agent's that waits for its end.
@@ -91,19 +92,19 @@ const fn thread(entry: u64) -> u64 {
 }
 
 fn await_all(
-    runs: &mut [(Instant, ProgramRun)],
+    runs: &mut [(u64, Instant, ProgramRun)],
     mut ask: impl FnMut(&Request) -> Result<Reply, CommandError>,
 ) -> Result<(), CommandError> {
     let mut ask = |command| ask(&Request::new(MAIN_TASK, command)).map(|reply| (command, reply));
     loop {
         let mut all_ended = true;
-        for (entry, (began, run)) in (0..).zip(&mut *runs) {
+        for (entry, began, run) in &mut *runs {
             if run.ending != ProgramEnding::Unfinished {
                 continue;
             }
-            match ask(Command::Poll { thread: thread(entry) })? {
+            match ask(Command::Poll { thread: thread(*entry) })? {
                 (_, Reply::Awaits) => all_ended = false,
-                (_, Reply::Ended) => match ask(Command::Join { thread: thread(entry) })? {
+                (_, Reply::Ended) => match ask(Command::Join { thread: thread(*entry) })? {
                     (_, Reply::Program(end)) => {
                         run.elapsed = began.elapsed();
                         run.ending = ProgramEnding::Ended(end);
@@ -161,7 +162,7 @@ mod test {
     #[test]
     fn each_end_is_noticed_when_it_comes() {
         let mut awaited = 0;
-        let (runs, result) = run(2, |request| Ok(two_programs(request, &mut awaited)));
+        let (runs, result) = run(0..2, |request| Ok(two_programs(request, &mut awaited)));
         result.expect("nothing is in the way");
         let ends: Vec<_> = runs.iter().map(|run| (run.task, run.ending.clone())).collect();
         let exited = |code| ProgramEnding::Ended(ProgramEnd::Exited(code));
@@ -176,7 +177,7 @@ mod test {
     #[test]
     fn program_that_can_not_start_keeps_no_other_from_running() {
         let mut awaited = 2;
-        let (runs, result) = run(3, |request| {
+        let (runs, result) = run(0..3, |request| {
             Ok(match request.command {
                 Command::Program { entry: 0 } => {
                     thread::sleep(LOADING);
@@ -196,14 +197,14 @@ mod test {
     #[test]
     fn end_of_the_machine_leaves_what_ran_unfinished() {
         let mut awaited = 0;
-        let (runs, result) = run(2, |request| match request.command {
+        let (runs, result) = run(0..2, |request| match request.command {
             Command::AwaitHost if awaited == 1 => Err(CommandError::new(ExitCode::Timeout, "the time is over")),
             _ => Ok(two_programs(request, &mut awaited)),
         });
         assert_eq!(result.map_err(|error| error.exit), Err(ExitCode::Timeout));
         assert_eq!(runs[0].ending, ProgramEnding::Unfinished);
         assert_eq!(runs[1].ending, ProgramEnding::Ended(ProgramEnd::Exited(2)));
-        let (runs, result) = run(2, |_| Ok(Reply::Blocked));
+        let (runs, result) = run(0..2, |_| Ok(Reply::Blocked));
         assert!(result.is_err_and(|error| error.to_string().contains("Blocked to Program { entry: 0 }")));
         assert_eq!(runs.len(), 2);
     }

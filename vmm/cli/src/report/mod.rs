@@ -1,7 +1,6 @@
 //! What a run tells its user: as a table, or as a JSON document.
 
 mod all;
-mod bench;
 mod json;
 mod programs;
 mod ramfile;
@@ -12,10 +11,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::all::AllReport;
-pub use self::bench::{BenchReport, Measurement};
 pub use self::json::{ErrorDocument, document, pretty};
 pub use self::programs::{ProgramReport, ProgramsReport, built_in_document, built_in_text};
 pub use self::ramfile::{PageReport, RamFileReport};
+pub use self::table::{Align, Column, table, wrapped};
 pub use self::text::text;
 
 use wirevm_devices::folio::FolioPolicy;

@@ -6,22 +6,29 @@ use std::time::Duration;
 use crate::visible::visible;
 
 /// How a column is aligned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Blanks follow.
     Left,
+    /// Blanks precede.
     Right,
 }
 
 /// A column's heading, alignment and widest content in characters.
-pub(super) struct Column {
-    pub(super) heading: &'static str,
-    pub(super) align: Align,
-    pub(super) widest: usize,
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// What stands above it.
+    pub heading: &'static str,
+    /// Where its content stands.
+    pub align: Align,
+    /// Characters that it may have.
+    pub widest: usize,
 }
 
 /// Lays rows out under headings, two blanks between columns and in front of the first. Content that is too wide is
 /// cut and ends with `…`; characters that would break a line or steer a terminal are [escaped](visible).
-pub(super) fn table<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> String {
+#[must_use]
+pub fn table<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> String {
     let cut: Vec<[String; N]> = rows
         .iter()
         .map(|row| std::array::from_fn(|place| shortened(&visible(&row[place]), columns[place].widest)))
@@ -56,7 +63,8 @@ fn shortened(text: &str, widest: usize) -> String {
 }
 
 /// Breaks a text between words into lines of at most `widest` characters. A word that is longer has a line of its own.
-pub(super) fn wrapped(text: &str, widest: usize) -> Vec<String> {
+#[must_use]
+pub fn wrapped(text: &str, widest: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {

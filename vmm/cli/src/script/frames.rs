@@ -67,10 +67,23 @@ pub fn wired(target: &mut dyn Target, ram_pages: u64) -> Result<Vec<FrameRun>, T
     let frames = |start: u64, end: u64| Command::WiredFrames { start: start / PAGE_SIZE, end: end / PAGE_SIZE };
     match list(target, MAIN_TASK, (0, first_byte(ram_pages)), frames, rows)? {
         Listing::Rows(rows) => Ok(runs(&rows)),
-        Listing::Other(command, reply) => {
-            Err(TargetError::new(ExitCode::Failure, format!("the guest answered {reply:?} to {command:?}")))
-        }
+        Listing::Other(command, reply) => Err(unexpected(command, &reply)),
     }
+}
+
+/// Lists the frames behind pages of a task, adjacent ones joined.
+///
+/// # Errors
+/// As for [`wired`].
+pub fn frames_of(target: &mut dyn Target, task: u64, pages: PageRange) -> Result<Vec<FrameRun>, TargetError> {
+    match frames(target, task, pages)? {
+        Listing::Rows(rows) => Ok(runs(&rows)),
+        Listing::Other(command, reply) => Err(unexpected(command, &reply)),
+    }
+}
+
+fn unexpected(command: Command, reply: &Reply) -> TargetError {
+    TargetError::new(ExitCode::Failure, format!("the guest answered {reply:?} to {command:?}"))
 }
 
 /// Shows something of the pages of a range, with page numbers from the page that the range starts in. What lies outside
