@@ -1,7 +1,7 @@
 //! `wirevm bench`: what wiring and syncing cost, beside what the plain system calls cost on the same kind of file in the same minute.
 //!
 //! A benchmark is a list of [cases](plan::Planned). A case takes [samples](sample) of ours and of its limit in turns, on the
-//! [host's side](host_side) of a machine or through a [guest](guest), and checks what was promised. What comes of them is a
+//! [host's side](host_side) of a machine or through a [guest], and checks what was promised. What comes of them is a
 //! [document](Document), which is [shown](show) and [compared](compare).
 
 mod about;

@@ -1,6 +1,6 @@
 //! `bench wire`: locking pages in memory and letting them go, beside `mlock` and `munlock` of a plain mapping of the same file.
 //!
-//! All of it is the host's own time, from the doorbell to its answer, without a guest; what a guest adds is in [`super::guest`].
+//! All of it is the host's own time, from the doorbell to its answer, without a guest; what a guest adds is in [`super::call`].
 
 use std::fs;
 use std::io;
