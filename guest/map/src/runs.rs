@@ -41,13 +41,12 @@ impl<R: Run> RunMap<R> {
     }
 
     /// Returns the run that holds `page`: that is found in half the time where it is the first of its run.
-    #[inline]
     pub(crate) fn containing(&self, page: u64) -> Option<(u64, &R)> {
         self.containing_near(page, page)
     }
 
-    /// As [`RunMap::containing`], where the run probably starts with `guess`.
-    #[inline]
+    /// As [`RunMap::containing`], where the run probably starts with `guess`. In line, as a fault is little more than this.
+    #[inline(always)]
     pub(crate) fn containing_near(&self, page: u64, guess: u64) -> Option<(u64, &R)> {
         match self.runs.get(&guess) {
             Some(run) if guess <= page && page - guess < run.pages() => Some((guess, run)),

@@ -59,7 +59,7 @@ impl<P: Ports> VmMap<P> {
     /// - [`KernReturn::InvalidAddress`] at a hole that the call does not allow: at the start of the range, where
     ///   an entry was waited for, or behind the entry claimed last (rows A-03, T-04, W-10, U-03).
     /// - [`KernReturn::InvalidArgument`] where the range ends within a 2 MiB page of an entry of large pages (row A-08).
-    #[inline]
+    #[inline(always)]
     pub(super) fn claim_next(&self, state: &mut MapState<P>, call: &mut Claims) -> Result<Claim<'_>, KernReturn> {
         if call.cursor == call.range.end {
             return Ok(Claim::End);
