@@ -254,17 +254,13 @@ impl<P: Ports> VmMap<P> {
         Ok(None)
     }
 
-    /// Leaves it to [`VmMap::begin_pins`] to collect what the host is to be asked about.
+    /// Leaves it to [`VmMap::begin_pins`] to collect what the host is to be asked about: takes the marks off what has been collected, in
+    /// the hold in which they were set.
     fn collect_later(&self, call: &mut Wiring, objects: &mut Objects<P>) {
         if let Some(pins) = call.pins.take() {
-            self.give_back(pins, objects);
+            let held = objects.table.finish_pins(pins, Pin::No, self.vm.frames());
+            debug_assert!(held.is_empty(), "the host has not been asked");
         }
-    }
-
-    /// Takes the marks off pages that the host has not been asked about, in the hold in which they were set.
-    fn give_back(&self, list: PinList, objects: &mut Objects<P>) {
-        let held = objects.table.finish_pins(list, Pin::No, self.vm.frames());
-        debug_assert!(held.is_empty(), "the host has not been asked");
     }
 
     /// Has the host hold the pages that the call was the first to wire (0 to 1 is told, and nothing else).
@@ -306,16 +302,22 @@ impl<P: Ports> VmMap<P> {
         let owned = |(start, entry): (u64, &MapEntry)| {
             entry.is_owned_by(owner) && call.claims.range.contains(start) && entry.is_newly_wired()
         };
+        // All are looked at before one is marked: the call may show pages twice, and what it has marked itself is not to be waited for.
         for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
             let Some(top) = entry.object else { continue };
             for pages in entry.counted_pages(start) {
-                let going = objects.table.begin_pins(top, entry.object_range(start, pages), &mut list);
+                let going = objects.table.is_pin_going(top, entry.object_range(start, pages));
                 #[cfg(test)]
                 let going = going && !self.vm.planted.has(crate::planted::Mutant::PinsIgnoreCallsUnderWay);
                 if going {
-                    self.give_back(list, &mut objects);
                     return Step::Wait(self.vm.idle().wait());
                 }
+            }
+        }
+        for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
+            let Some(top) = entry.object else { continue };
+            for pages in entry.counted_pages(start) {
+                objects.table.begin_pins(top, entry.object_range(start, pages), &mut list);
             }
         }
         if !list.is_empty() {

@@ -183,20 +183,15 @@ impl ObjectTable {
         });
     }
 
-    /// Adds to `list` the pages behind `range` of `top` that the host does not hold; tells whether a call to the host is under way
-    /// about some of the others.
-    pub(crate) fn begin_pins(&mut self, top: ObjectId, range: PageRange, list: &mut PinList) -> bool {
-        let mut is_going = false;
+    /// Adds to `list` the pages behind `range` of `top` that the host does not hold. About none of them may a call to the host
+    /// be under way ([`ObjectTable::is_pin_going`]).
+    pub(crate) fn begin_pins(&mut self, top: ObjectId, range: PageRange, list: &mut PinList) {
         self.change_topmost(
             top,
             range,
             |_, _| (),
-            |topmost, extent| {
-                is_going |= extent.pin == Pin::Going;
-                extent.pin == Pin::No && list.mark(topmost, extent, true)
-            },
+            |topmost, extent| extent.pin == Pin::No && list.mark(topmost, extent, true),
         );
-        is_going
     }
 
     /// Changes the topmost resident pages behind `range` of `top`, run by run; where `change` says so, their owner is held. For those that

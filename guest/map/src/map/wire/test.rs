@@ -9,6 +9,7 @@ use crate::fake::{FakeConfig, FakePmap, HostCall, block_on};
 use crate::flags::{SyncFlags, WireFlags};
 use crate::kern_return::KernReturn;
 use crate::map::testing::{Bed, Outcome};
+use crate::map::{MapMode, Placement};
 use crate::objects::MOST_FILLED_PAGES;
 use crate::ports::{Frames, HostError};
 use crate::units::{FrameRun, PAGE_SHIFT, PageRange, Prot};
@@ -318,6 +319,39 @@ fn n5_wire_within_a_wired_range_tells_the_host_of_the_new_frames_alone() {
 }
 
 /// Wires the bed's first `pages` pages, which others see too, and returns how many were resident in between each time.
+#[test]
+fn n5_wire_of_pages_that_one_call_shows_twice_waits_for_nobody_and_tells_the_host_once() {
+    for is_resident in [true, false] {
+        let bed = Bed::new();
+        let object = bed.machine.vm.anonymous_object(4);
+        for place in [0, 4] {
+            let place = Placement::Fixed(bed.at(place));
+            let pages = PageRange::new(0, 4);
+            let mapped = bed.machine.map.map_object(place, &object, pages, MapMode::Shared, Prot::DEFAULT);
+            assert!(block_on(mapped).is_ok());
+        }
+        if is_resident {
+            (0..4).for_each(|page| assert_eq!(bed.write(page, 1), Ok(())));
+        }
+        bed.host().take_log();
+        assert_eq!(bed.wire(0, 8, USER), Ok(()));
+        let told: u64 = bed
+            .host()
+            .take_log()
+            .iter()
+            .map(|call| match call {
+                HostCall::Wire(runs) => runs.iter().map(|run| run.pages).sum(),
+                _ => 0,
+            })
+            .sum();
+        assert_eq!((told, bed.wired_by_host(), bed.machine.vm.user_wired_pages()), (4, 4, 8));
+        assert_eq!(bed.unwire(0, 4, USER), Ok(()));
+        assert_eq!(bed.wired_by_host(), 4);
+        assert_eq!(bed.unwire(4, 8, USER), Ok(()));
+        assert_eq!(bed.wired_by_host(), 0);
+    }
+}
+
 fn residents_while_copying(bed: &Bed, pages: u64) -> Vec<u64> {
     let whole = PageRange::new(bed.at(0) >> PAGE_SHIFT, bed.at(pages) >> PAGE_SHIFT);
     let mut context = Context::from_waker(Waker::noop());
