@@ -441,7 +441,7 @@ pub const ACCEPTED_WITHOUT_KVM: &[Row] = &[
         nothing,
         "programs",
         0,
-        &["  hello ", "  storm    [SECONDS] [THREADS] …", "--program NAME"],
+        &["  hello ", "  storm     [SECONDS] [THREADS] …", "--program NAME"],
     ),
     ("programs_are_listed_as_json", nothing, "programs --json", 0, &["\"name\": \"kv\""]),
     (
