@@ -14,7 +14,7 @@ pub use self::all::AllReport;
 pub use self::json::{ErrorDocument, document, pretty};
 pub use self::programs::{ProgramReport, ProgramsReport, built_in_document, built_in_text};
 pub use self::ramfile::{PageReport, RamFileReport};
-pub use self::table::{Align, Column, table, wrapped};
+pub use self::table::{Align, Column, grouped_digits, table, wrapped};
 pub use self::text::text;
 
 use wirevm_devices::folio::FolioPolicy;

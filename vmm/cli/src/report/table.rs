@@ -98,7 +98,11 @@ pub(super) fn duration(elapsed: Duration) -> String {
 
 /// Shows a number with `,` between groups of three digits.
 pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
+    grouped_digits(&number.to_string())
+}
+
+/// Puts `,` between groups of three digits of a whole number.
+pub fn grouped_digits(digits: &str) -> String {
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {

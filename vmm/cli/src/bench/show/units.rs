@@ -1,5 +1,7 @@
 //! Numbers as people read them: three digits in the unit that suits.
 
+use crate::report::grouped_digits;
+
 /// Shows an amount with three digits: `1.20 µs`, `1.50 MiB`, `4 KiB`, `31,337 instructions`.
 #[must_use]
 pub fn amount(value: f64, unit: &str) -> String {
@@ -75,14 +77,7 @@ fn trimmed(number: &str) -> &str {
 
 fn grouped(whole: &str) -> String {
     let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
-    let mut text = sign.to_owned();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    format!("{sign}{}", grouped_digits(digits))
 }
 
 #[cfg(test)]
