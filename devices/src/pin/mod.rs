@@ -4,6 +4,7 @@
 //! 0 or comes back to it. The [`PinService`] decides what is admitted, asks a [`PinMethod`] to lock and unlock,
 //! and undoes a call that fails midway.
 
+mod crew;
 mod error;
 mod faults;
 mod ledger;

@@ -25,14 +25,19 @@ const FIRST_READ: usize = 4 * PAGE_BYTES;
 
 const _: () = assert!(FIRST_READ_PAGES * PAGE_SIZE == 16 << 10 && FIRST_READ == 16 << 10);
 
+/// Tells whether something of a run is to be read by [`read_ahead`], and not by the kernel when it is touched.
+pub(super) fn needs_reading(view: &View, run: PageRun) -> bool {
+    let is_ours = matches!(view.folio(), Some(FolioPolicy::SmallSync | FolioPolicy::Balanced));
+    is_ours && run.pages() >= LEAST_PAGES && !is_cached(view, run)
+}
+
 /// Starts reading what of a run is not in memory. Advice only: where it is refused, populating reads by itself and tells what is
 /// wrong.
 pub(super) fn read_ahead(view: &View, run: PageRun) {
-    let policy = view.folio().unwrap_or(FolioPolicy::Bulk);
-    if policy == FolioPolicy::Bulk || run.pages() < LEAST_PAGES || is_cached(view, run) {
+    if !needs_reading(view, run) {
         return;
     }
-    if policy == FolioPolicy::Balanced
+    if view.folio() == Some(FolioPolicy::Balanced)
         && let Some(ramp) = view.read_ahead_pages().and_then(Ramp::new)
         && let Err(error) = ramp.read(view, run)
     {

@@ -20,13 +20,13 @@ impl RunsMethod {
     /// Makes the method over a view that nothing else locks or syncs through.
     #[must_use]
     pub fn new(view: Arc<View>) -> Self {
-        Self { view, populate: Populate::new() }
+        Self { populate: Populate::new(Arc::clone(&view)), view }
     }
 
     /// Sets how many threads read a large run in, the caller's included; as many as there are processors otherwise.
     #[must_use]
-    pub const fn with_threads(mut self, threads: usize) -> Self {
-        self.populate = Populate::with_threads(threads);
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.populate = Populate::with_threads(Arc::clone(&self.view), threads);
         self
     }
 
@@ -34,7 +34,7 @@ impl RunsMethod {
     fn lock_one(&self, run: PageRun) -> Result<(), PinMethodError> {
         let failed = |source| PinMethodError::Populate { run, source };
         let range = self.view.addresses_of(run).map_err(|error| failed(io::Error::other(error)))?;
-        self.populate.run(&self.view, run).map_err(failed)?;
+        self.populate.run(run).map_err(failed)?;
         sys::mlock(range).map_err(|source| PinMethodError::Lock { run, source })
     }
 

@@ -75,7 +75,7 @@ impl ViewMethod {
         exact.begin(all).map_err(ViewMethodError::ExactFaults)?;
         let locked = sys::advise_no_huge_pages(all).and_then(|()| sys::mlock_on_fault(all));
         locked.map_err(|source| ViewMethodError::Lock { bytes: all.bytes(), source })?;
-        Ok(Self { view, populate: Populate::new(), exact, many: AdviseMany::new().ok() })
+        Ok(Self { populate: Populate::new(Arc::clone(&view)), view, exact, many: AdviseMany::new().ok() })
     }
 
     fn exact_faults() -> Result<ExactFaults, ViewMethodError> {
@@ -103,12 +103,12 @@ impl ViewMethod {
     fn lock_one(&self, run: PageRun) -> Result<(), PinMethodError> {
         let populate_failed = |source| PinMethodError::Populate { run, source };
         if run.pages() < LARGE_PAGES {
-            return self.populate.run(&self.view, run).map_err(populate_failed);
+            return self.populate.run(run).map_err(populate_failed);
         }
         let range = self.addresses_of(run).map_err(populate_failed)?;
         // Two map entries more for a while, if there are any to be had.
         let is_fast = self.exact.end(range).is_ok();
-        let populated = self.populate.run(&self.view, run).map_err(populate_failed);
+        let populated = self.populate.run(run).map_err(populate_failed);
         if is_fast {
             // In any case, and before anybody unlocks what has failed.
             self.exact.begin(range).map_err(|source| PinMethodError::Lock { run, source })?;
