@@ -30,7 +30,7 @@ fn range(first: u64, pages: u64) -> RamRange {
 fn ledger(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ledger, wire and unwire a page");
     for runs in [10, 1_000, 100_000, 1_000_000] {
-        let mut ledger = Ledger::new();
+        let mut ledger = Ledger::new(RAM_PAGES);
         for run in 0..runs {
             ledger.wire(range(2 * run, 1)).expect("below the limit");
         }

@@ -11,6 +11,7 @@ pub mod interrupt;
 pub mod last_words;
 pub mod lifecycle;
 mod log_limit;
+mod page_map;
 pub mod page_run;
 pub mod pin;
 pub mod plain;

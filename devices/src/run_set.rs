@@ -65,12 +65,6 @@ impl RunSet {
             .filter_map(move |held| PageRun::new(held.first().max(run.first()), held.end().min(run.end())))
     }
 
-    /// Returns how many of the run's pages are in the set, and how many runs of the set overlap or touch it.
-    pub(crate) fn overlap_and_neighbours(&self, run: PageRun) -> (u64, u64) {
-        let overlap = |held: PageRun| held.end().min(run.end()).saturating_sub(held.first().max(run.first()));
-        self.meeting(run, true).fold((0, 0), |(pages, runs), held| (pages + overlap(held), runs + 1))
-    }
-
     /// Returns the first of the run's pages that is in the set.
     pub(crate) fn first_in(&self, run: PageRun) -> Option<u64> {
         self.meeting(run, false).map(|held| held.first().max(run.first())).last()
@@ -119,9 +113,6 @@ mod test {
                 let run = PageRun::new(first, first + pages).expect("not empty");
                 let overlap = (first..first + pages).filter(|page| model.contains(page)).count();
                 assert_eq!(set.overlap_pages(run), u64::try_from(overlap).expect("small"));
-                let touched = set.to_runs().iter().filter(|held| held.first() <= run.end() && run.first() <= held.end()).count();
-                let expected = (set.overlap_pages(run), u64::try_from(touched).expect("small"));
-                assert_eq!(set.overlap_and_neighbours(run), expected);
                 assert_eq!(set.first_in(run), model.range(first..first + pages).next().copied());
                 if add {
                     set.insert(run);

@@ -4,6 +4,8 @@
 //! 0 or comes back to it. The [`PinService`] decides what is admitted, asks a [`PinMethod`] to lock and unlock,
 //! and undoes a call that fails midway.
 
+mod claims;
+mod counts;
 mod crew;
 mod error;
 mod faults;

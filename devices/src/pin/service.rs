@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use wirevm_abi::RamRange;
 
+use super::claims::ClaimId;
 use super::error::PinError;
 use super::limit::{self, Refusal};
 use super::method::{LockFailure, PinMethod, PinMethodError};
@@ -71,18 +72,15 @@ pub struct PinService {
 #[derive(Debug)]
 struct Claim<'a> {
     service: &'a PinService,
-    runs: Vec<PageRun>,
+    /// None when it has ended.
+    id: Option<ClaimId>,
 }
 
 impl Claim<'_> {
     /// Lets go of the pages, with the state that the call leaves.
     fn end(mut self, state: &mut State) {
-        self.let_go(state);
-    }
-
-    fn let_go(&mut self, state: &mut State) {
-        for run in self.runs.drain(..) {
-            state.busy.remove(run);
+        if let Some(id) = self.id.take() {
+            state.claims.end(id);
         }
         self.service.changed.notify_all();
     }
@@ -90,10 +88,13 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if !self.runs.is_empty() {
-            let service = self.service;
-            self.let_go(&mut service.state());
+        let Some(id) = self.id.take() else { return };
+        let mut state = self.service.state();
+        if let Some(claim) = state.claims.end(id) {
+            claim.unsure.iter().for_each(|run| state.doubtful.insert(*run));
         }
+        drop(state);
+        self.service.changed.notify_all();
     }
 }
 
@@ -186,17 +187,19 @@ impl PinService {
         let runs = self.check_inside(ranges)?;
         let mut state = self.wait_for(self.retry_deferred(self.state()), &runs);
         let edges = state.count_up(ranges)?;
-        if let Err(error) = state.admit(&edges) {
-            state.count_down(ranges)?;
-            self.publish(&state);
-            return Err(error);
-        }
         if edges.is_empty() {
             self.publish(&state);
             return Ok(());
         }
-        let locking = state.begin_locking(edges);
-        let claim = self.claim(&mut state, runs);
+        let locking = match state.begin_locking(edges) {
+            Ok(locking) => locking,
+            Err(error) => {
+                state.count_down(ranges)?;
+                self.publish(&state);
+                return Err(error);
+            }
+        };
+        let claim = self.claim(&mut state, runs.into(), Arc::clone(&locking.runs));
         self.publish(&state);
         drop(state);
         let result = self.lock_all(&locking);
@@ -236,14 +239,16 @@ impl PinService {
     pub fn unwire_all(&self, ranges: &[RamRange]) -> Result<(), PinError> {
         let runs = self.check_inside(ranges)?;
         let mut state = self.wait_for(self.retry_deferred(self.state()), &runs);
-        let edges = state.count_down(ranges)?;
-        for edge in &edges {
-            state.deferred.insert(*edge);
-            state.doubtful.remove(*edge);
+        let mut runs = state.count_down(ranges)?;
+        if !state.doubtful.is_empty() {
+            runs.iter().for_each(|run| state.doubtful.remove(*run));
         }
-        // Older deferred pages beside them go in the same call.
-        let mut runs: Vec<_> = edges.iter().filter_map(|edge| state.deferred.holding(edge.first())).collect();
-        runs.dedup();
+        if !state.deferred.is_empty() {
+            // Older deferred pages beside them go in the same call.
+            runs.iter().for_each(|run| state.deferred.insert(*run));
+            runs = runs.iter().filter_map(|run| state.deferred.holding(run.first())).collect();
+            runs.dedup();
+        }
         state = self.release(state, runs, false);
         self.publish(&state);
         Ok(())
@@ -261,7 +266,7 @@ impl PinService {
         {
             // One call for everything removes map entries and never needs more.
             state.begin_unlocking_all();
-            let claim = self.claim(&mut state, vec![all]);
+            let claim = self.claim(&mut state, [all].into(), [all].into());
             self.publish(&state);
             drop(state);
             let is_unlocked = self.unlock(&[all]).is_empty();
@@ -297,7 +302,7 @@ impl PinService {
         if state.locked.overlap_pages(run) > state.deferred.overlap_pages(run) {
             return None;
         }
-        let claim = self.claim(&mut state, vec![run]);
+        let claim = self.claim(&mut state, [run].into(), [].into());
         drop(state);
         let result = act();
         claim.end(&mut self.state());
@@ -334,14 +339,13 @@ impl PinService {
 
     /// Waits until no call is at work on any of the runs.
     fn wait_for<'a>(&'a self, state: MutexGuard<'a, State>, runs: &[PageRun]) -> MutexGuard<'a, State> {
-        let waited = self.changed.wait_while(state, |state| runs.iter().any(|run| state.is_busy(*run)));
+        let waited = self.changed.wait_while(state, |state| runs.iter().any(|run| state.claims.is_busy(*run)));
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes pages that no call is at work on, until the claim ends.
-    fn claim(&self, state: &mut State, runs: Vec<PageRun>) -> Claim<'_> {
-        runs.iter().for_each(|run| state.busy.insert(*run));
-        Claim { service: self, runs }
+    /// Takes pages that no call is at work on, until the claim ends; of them, the host is asked about those that are `unsure`.
+    fn claim(&self, state: &mut State, runs: Arc<[PageRun]>, unsure: Arc<[PageRun]>) -> Claim<'_> {
+        Claim { service: self, id: Some(state.claims.begin(runs, unsure)) }
     }
 
     /// Tells of a refusal that is not the guest's own doing.
@@ -382,8 +386,8 @@ impl PinService {
         self.release(state, runs, false)
     }
 
-    /// Unlocks deferred runs together, but for those that would split a locked one past the budget; `forced` ignores that. One that
-    /// a call is at work on stays for later. The state is not locked meanwhile.
+    /// Unlocks runs that nobody wires together, but for those that would split a locked one past the budget; `forced` ignores that.
+    /// Those stay for later, as does one that a call is at work on. The state is not locked meanwhile.
     fn release<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -394,10 +398,10 @@ impl PinService {
             let (mut now, mut later) = (Vec::with_capacity(runs.len()), Vec::new());
             let splits_before = state.splits_under_way;
             for run in runs {
-                if state.is_busy(run) {
-                    continue;
-                }
-                if !forced && state.splits_too_much(run) {
+                if state.claims.is_busy(run) {
+                    state.deferred.insert(run);
+                } else if !forced && state.splits_too_much(run) {
+                    state.deferred.insert(run);
                     later.push(run);
                 } else {
                     state.begin_unlocking(run);
@@ -409,12 +413,14 @@ impl PinService {
                 break;
             }
             let splits = state.splits_under_way - splits_before;
-            let claim = self.claim(&mut state, now);
+            now.sort_unstable();
+            let now: Arc<[PageRun]> = now.into();
+            let claim = self.claim(&mut state, Arc::clone(&now), Arc::clone(&now));
             self.publish(&state);
             drop(state);
-            let stuck = self.unlock(&claim.runs);
+            let stuck = self.unlock(&now);
             state = self.state();
-            state.end_unlocking(&claim.runs, &stuck, splits);
+            state.end_unlocking(&now, &stuck, splits);
             claim.end(&mut state);
             self.publish(&state);
             // There may be room for them now. Another call may have come first, for a part of them as well.

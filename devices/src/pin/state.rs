@@ -1,10 +1,14 @@
 //! What the pin service knows: counts, what the host holds locked, and what a call is at work on. Pure: it asks nobody.
 
+use std::sync::Arc;
+
 use wirevm_abi::RamRange;
 
+use super::claims::Claims;
 use super::error::PinError;
 use super::ledger::{Ledger, LedgerError};
 use super::service::{PinConfig, PinStats};
+use crate::page_map::PageMap;
 use crate::page_run::PageRun;
 use crate::run_set::RunSet;
 
@@ -19,21 +23,21 @@ const ENTRIES_PER_RUN: u64 = 2;
 pub(super) struct State {
     pub(super) ledger: Ledger,
     /// Pages that the host may hold locked.
-    pub(super) locked: RunSet,
+    pub(super) locked: PageMap,
     /// Pages that must be unlocked and are not, or not surely. No call is at work on them.
     pub(super) deferred: RunSet,
-    /// Wired pages that were locked when storage had failed already: they may hold an old version of what was stored.
+    /// Wired pages that were locked when storage had failed already, so that they may hold an old version of what was stored; and
+    /// what a call has left that did not come to its end.
     pub(super) doubtful: RunSet,
-    /// Locked pages that the host is being asked about right now: whether it holds them is not known.
-    unsure: RunSet,
-    /// Of them, those that are being unlocked.
+    /// Locked pages that the host is being asked to unlock right now.
     unlocking_pages: u64,
     /// Locked runs that there will be more when they are.
     pub(super) splits_under_way: u64,
-    /// Pages that a call is at work on while the state is not locked: every other call about them waits.
-    pub(super) busy: RunSet,
+    /// Pages that a call is at work on while the state is not locked.
+    pub(super) claims: Claims,
     /// Page from which the next deferred runs are tried.
     pub(super) retry_from: u64,
+    ram_pages: u64,
     pub(super) quota_pages: u64,
     map_entry_budget: u64,
     peak_pages: u64,
@@ -45,7 +49,7 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) struct Locking {
     /// The runs, in order.
-    pub(super) runs: Vec<PageRun>,
+    pub(super) runs: Arc<[PageRun]>,
     /// Pages that were locked before them.
     pub(super) locked_pages: u64,
     /// What of them was deferred, and so is locked already, though not surely.
@@ -55,15 +59,15 @@ pub(super) struct Locking {
 impl State {
     pub(super) fn new(config: PinConfig) -> Self {
         Self {
-            ledger: Ledger::new(),
-            locked: RunSet::default(),
+            ledger: Ledger::new(config.ram_pages),
+            locked: PageMap::new(config.ram_pages),
             deferred: RunSet::default(),
             doubtful: RunSet::default(),
-            unsure: RunSet::default(),
             unlocking_pages: 0,
             splits_under_way: 0,
-            busy: RunSet::default(),
+            claims: Claims::default(),
             retry_from: 0,
+            ram_pages: config.ram_pages,
             quota_pages: config.quota_pages,
             map_entry_budget: config.map_entry_budget,
             peak_pages: 0,
@@ -82,60 +86,44 @@ impl State {
         count_all(&mut self.ledger, ranges, Ledger::unwire, Ledger::wire)
     }
 
-    /// Tells whether a call is at work on one of the run's pages.
-    pub(super) fn is_busy(&self, run: PageRun) -> bool {
-        self.busy.overlap_pages(run) > 0
-    }
-
     /// Tells whether the host surely holds every page of a run, and has since storage was good.
     pub(super) fn is_held(&self, run: PageRun) -> bool {
-        let locked = self.locked.holding(run.first()).is_some_and(|held| held.end() >= run.end());
-        locked && [&self.deferred, &self.unsure, &self.doubtful].into_iter().all(|set| set.overlap_pages(run) == 0)
+        let is_locked = self.locked.overlap_pages(run) == run.pages() && !self.claims.is_unsure(run);
+        is_locked && [&self.deferred, &self.doubtful].into_iter().all(|set| set.overlap_pages(run) == 0)
     }
 
-    /// Checks quota and map entries for runs that are to be locked.
-    pub(super) fn admit(&self, edges: &[PageRun]) -> Result<(), PinError> {
-        // Each edge adds itself and joins its neighbours; edges do not touch one another.
-        let (mut asked_pages, mut joined) = (0, 0);
-        for edge in edges {
-            let (locked, neighbours) = self.locked.overlap_and_neighbours(*edge);
-            asked_pages += edge.pages() - locked;
-            joined += neighbours;
-        }
+    /// Takes note that runs, just counted up, are being locked: they count as locked from now on.
+    ///
+    /// # Errors
+    /// [`PinError::Quota`] and [`PinError::HostMapFragmentation`]; then nothing has changed. Counting down is the caller's.
+    pub(super) fn begin_locking(&mut self, edges: Vec<PageRun>) -> Result<Locking, PinError> {
+        let were_deferred: Vec<_> = match self.deferred.is_empty() {
+            true => Vec::new(),
+            false => edges.iter().flat_map(|edge| self.deferred.parts_in(*edge)).collect(),
+        };
+        let asked_pages = pages_of(&edges) - pages_of(&were_deferred);
         let (locked_pages, quota_pages) = (self.locked.pages(), self.quota_pages);
         if asked_pages > quota_pages.saturating_sub(locked_pages) {
             return Err(PinError::Quota { asked_pages, locked_pages, quota_pages });
         }
-        let added = u64::try_from(edges.len()).unwrap_or(u64::MAX);
-        let runs = (self.locked.runs() + self.splits_under_way + added).saturating_sub(joined);
+        let runs_before = self.locked.runs();
+        edges.iter().for_each(|edge| self.locked.insert(*edge));
+        let runs = self.locked.runs() + self.splits_under_way;
         let entries = runs.saturating_mul(ENTRIES_PER_RUN);
-        if entries > self.map_entry_budget && runs > self.locked.runs() {
+        if entries > self.map_entry_budget && runs > runs_before {
+            // Of what is to be locked nothing was locked already, but for what was deferred.
+            edges.iter().for_each(|edge| self.locked.remove(*edge));
+            were_deferred.iter().for_each(|part| self.locked.insert(*part));
             return Err(PinError::HostMapFragmentation { runs, entries, budget: self.map_entry_budget });
         }
-        Ok(())
-    }
-
-    /// Takes note that runs, just counted up and admitted, are being locked: they count as locked from now on.
-    pub(super) fn begin_locking(&mut self, runs: Vec<PageRun>) -> Locking {
-        let were_deferred: Vec<_> = runs.iter().flat_map(|run| self.deferred.parts_in(*run)).collect();
-        let locked_pages = self.locked.pages();
-        for part in &were_deferred {
-            self.deferred.remove(*part);
-        }
-        for run in &runs {
-            self.locked.insert(*run);
-            self.unsure.insert(*run);
-        }
-        Locking { runs, locked_pages, were_deferred }
+        were_deferred.iter().for_each(|part| self.deferred.remove(*part));
+        Ok(Locking { runs: edges.into(), locked_pages, were_deferred })
     }
 
     /// Takes note that all of them are locked; `doubtful` when storage had failed before.
     pub(super) fn end_locking(&mut self, locking: &Locking, doubtful: bool) {
-        for run in &locking.runs {
-            self.unsure.remove(*run);
-            if doubtful {
-                self.doubtful.insert(*run);
-            }
+        if doubtful {
+            locking.runs.iter().for_each(|run| self.doubtful.insert(*run));
         }
         self.peak_pages = self.peak_pages.max(self.locked.pages());
     }
@@ -144,10 +132,7 @@ impl State {
     /// again, and has not unlocked those that are `stuck`. What the others had of deferred pages is deferred again. Counting
     /// down is the caller's.
     pub(super) fn undo_locking(&mut self, locking: &Locking, touched: usize, stuck: &[PageRun]) {
-        for run in &locking.runs {
-            self.unsure.remove(*run);
-            self.locked.remove(*run);
-        }
+        locking.runs.iter().for_each(|run| self.locked.remove(*run));
         let untouched = locking.runs.iter().skip(touched);
         let left = untouched.flat_map(|run| locking.were_deferred.iter().filter(|part| part.overlaps(*run)));
         for run in stuck.iter().chain(left) {
@@ -163,18 +148,20 @@ impl State {
         runs.saturating_mul(ENTRIES_PER_RUN) > self.map_entry_budget && self.splits(run)
     }
 
-    /// Tells whether unlocking a run makes two locked runs of one, where that matters.
+    /// Tells whether unlocking a locked run makes two locked runs of one, where that matters.
     fn splits(&self, run: PageRun) -> bool {
         self.map_entry_budget < u64::MAX
-            && self.locked.holding(run.first()).is_some_and(|held| held.first() < run.first() && run.end() < held.end())
+            && run.first().checked_sub(1).is_some_and(|before| self.locked.contains(before))
+            && self.locked.contains(run.end())
     }
 
-    /// Takes note that a deferred run is being unlocked.
+    /// Takes note that a run that nobody wires is being unlocked.
     pub(super) fn begin_unlocking(&mut self, run: PageRun) {
         self.splits_under_way += u64::from(self.splits(run));
         self.unlock_calls += 1;
-        self.deferred.remove(run);
-        self.unsure.insert(run);
+        if !self.deferred.is_empty() {
+            self.deferred.remove(run);
+        }
         self.unlocking_pages += run.pages();
     }
 
@@ -183,7 +170,6 @@ impl State {
     pub(super) fn end_unlocking(&mut self, runs: &[PageRun], stuck: &[PageRun], splits: u64) {
         let mut stuck = stuck.iter().peekable();
         for run in runs {
-            self.unsure.remove(*run);
             self.unlocking_pages -= run.pages();
             if stuck.next_if_eq(&run).is_some() {
                 self.deferred.insert(*run);
@@ -196,30 +182,34 @@ impl State {
 
     /// Forgets all counts; everything that is locked is deferred then. No call may be at work.
     pub(super) fn forget(&mut self) {
-        self.ledger = Ledger::new();
+        self.ledger = Ledger::new(self.ram_pages);
         self.doubtful = RunSet::default();
         // What a call that did not come to its end has left.
-        self.unsure = RunSet::default();
         self.unlocking_pages = 0;
         self.splits_under_way = 0;
-        self.deferred = self.locked.clone();
+        self.defer_all();
     }
 
     /// Takes note that everything, all of it deferred, is being unlocked.
     pub(super) fn begin_unlocking_all(&mut self) {
         self.unlock_calls += 1;
-        self.unlocking_pages = self.deferred.pages();
-        self.unsure = std::mem::take(&mut self.deferred);
+        self.unlocking_pages = std::mem::take(&mut self.deferred).pages();
     }
 
     /// Takes note of what came of it.
     pub(super) fn end_unlocking_all(&mut self, is_unlocked: bool) {
         self.unlocking_pages = 0;
-        self.unsure = RunSet::default();
         if is_unlocked {
-            self.locked = RunSet::default();
+            self.locked = PageMap::new(self.ram_pages);
         } else {
-            self.deferred = self.locked.clone();
+            self.defer_all();
+        }
+    }
+
+    fn defer_all(&mut self) {
+        self.deferred = RunSet::default();
+        for run in PageRun::new(0, self.ram_pages).into_iter().flat_map(|all| self.locked.parts_in(all)) {
+            self.deferred.insert(run);
         }
     }
 
@@ -234,6 +224,10 @@ impl State {
             unlock_calls: self.unlock_calls,
         }
     }
+}
+
+fn pages_of(runs: &[PageRun]) -> u64 {
+    runs.iter().map(|run| run.pages()).sum()
 }
 
 type Change = fn(&mut Ledger, RamRange) -> Result<Vec<PageRun>, LedgerError>;

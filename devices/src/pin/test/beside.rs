@@ -16,10 +16,10 @@ const A_WHILE: Duration = Duration::from_millis(50);
 /// Pages that count as wired or deferred must be those that the service believes locked; nothing else is at work.
 fn check_quiet(host: &ScriptedPin, pins: &PinService) {
     let state = pins.state();
-    assert!(state.busy.is_empty(), "{state:?}");
+    assert!(state.claims.is_empty(), "{state:?}");
     assert_eq!(state.locked.pages(), state.ledger.wired_pages() + state.deferred.pages(), "{state:?}");
     for page in locked(host) {
-        assert!(state.locked.holding(page).is_some(), "page {page} is locked and nobody knows: {state:?}");
+        assert!(state.locked.contains(page), "page {page} is locked and nobody knows: {state:?}");
     }
     for page in 0..PAGES {
         let is_wired = state.ledger.count(page) > 0;
