@@ -26,6 +26,7 @@ use vm_memory::{Bytes, FileOffset, VolatileMemory};
 use wirevm_abi::{RamRange, Status};
 use wirevm_devices::durability::Durability;
 use wirevm_devices::folio::FolioPolicy;
+use wirevm_devices::pin::PinKind;
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::sync::{FlushBackend, RamFlush, SyncConfig, SyncService};
 use wirevm_devices::witness::{BlockDevice, DeviceCounts, FolioPages};
@@ -148,6 +149,22 @@ fn bulk_is_in_large_folios_and_writes_much() {
         assert!(large * 4096 * 2 >= RAM, "at least half is in more than 64 KiB: {folios:?}");
         // The kernel begins small, so it need not be all of them.
         assert!(bytes_of_one_page(&disk, &machine)[4] > 64 << 10);
+    }
+}
+
+/// Where the kernel maps 2 MiB at once, it drops all of it from the page tables when a part is to be unlocked.
+fn bulk_page_that_is_unwired_leaves_its_neighbours_held() {
+    let _alone = alone();
+    for kind in [PinKind::Runs, PinKind::best(RAM).expect("/proc")] {
+        let (_disk, path) = disk_and_path();
+        let ram = RamFile::create_for(&path, RAM, Durability::Shared, FolioPolicy::Bulk).expect("a RAM file");
+        let machine = Machine::pinned(kind, ram, MAP_ENTRIES);
+        let folios = wired(&machine);
+        assert!(folios.contains_key(&(2 << 20)), "{folios:?}");
+        for (unwired, page) in (1..).zip([700, 1024, 1535, 1600]) {
+            machine.pins.unwire(pages(&machine.ram, page, 1)).expect("unwired");
+            assert_eq!(machine.witness.locked_pages().expect("/proc"), machine.ram.pages() - unwired, "pin={kind}");
+        }
     }
 }
 
@@ -336,7 +353,12 @@ fn main() -> ExitCode {
             balanced_file_from_the_disk_is_in_64_kib_at_most,
         ),
         ("bulk_is_in_large_folios_and_writes_much", lacking.clone(), bulk_is_in_large_folios_and_writes_much),
-        ("bulk_new_file_is_in_2_mib", lacking, bulk_new_file_is_in_2_mib),
+        ("bulk_new_file_is_in_2_mib", lacking.clone(), bulk_new_file_is_in_2_mib),
+        (
+            "bulk_page_that_is_unwired_leaves_its_neighbours_held",
+            lacking,
+            bulk_page_that_is_unwired_leaves_its_neighbours_held,
+        ),
         (
             "device_counts_are_those_of_the_device_under_the_file",
             ext4,

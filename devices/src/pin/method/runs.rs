@@ -10,6 +10,10 @@ use crate::sys;
 use crate::view::View;
 
 /// Locks run by run with `mlock` on a view of its own. Each run that is locked alone costs two map entries.
+///
+/// The view has no 2 MiB mappings: where a locked one is split, since a part of it is to be unlocked, the kernel (6.18 too) drops all of
+/// it from the page tables, and nothing holds the rest any more. Before Linux 6.12 the kernel may make some in spite of being told not
+/// to, for files in folios of 2 MiB.
 #[derive(Debug)]
 pub struct RunsMethod {
     view: Arc<View>,
@@ -20,6 +24,9 @@ impl RunsMethod {
     /// Makes the method over a view that nothing else locks or syncs through.
     #[must_use]
     pub fn new(view: Arc<View>) -> Self {
+        if let Err(error) = sys::advise_no_huge_pages(view.addresses()) {
+            log::warn!("pages that are unwired alone may let others go that lie within 2 MiB: {error}");
+        }
         Self { populate: Populate::new(Arc::clone(&view)), view }
     }
 
