@@ -18,7 +18,7 @@ const KVM: &[Need] = &[Need::Kvm];
 const STORES: &[Need] = &[Need::Kvm, Need::Durable, Need::Stores];
 
 /// Programs with arguments that they refuse, and how their sentences begin.
-const WRONG_ARGUMENTS: [(&str, &str); 24] = [
+const WRONG_ARGUMENTS: [(&str, &str); 26] = [
     ("hello,a,b", "hello: \"b\" is one argument too many; usage: hello [NAME]"),
     ("calls,x", "calls: \"x\" is no number of calls; usage"),
     ("calls,1,2", "calls: \"2\" is one argument too many; usage"),
@@ -35,11 +35,13 @@ const WRONG_ARGUMENTS: [(&str, &str); 24] = [
     ("kv,list,x", "kv: \"x\" is one argument too many; usage"),
     (
         "meter",
-        "meter: an argument is missing: null, fault, first-touch, wire, wire-range, wire-next, unwire-next, sync or",
+        "meter: an argument is missing: null, fault, first-touch, wire, wire-range, wire-new, wire-scattered, wire-next,",
     ),
     ("meter,wire", "meter: an argument is missing: number of times; usage"),
     ("meter,wire-range,1,each", "meter: \"each\" is no number of pages; usage"),
     ("meter,wire,1,ech", "meter: \"ech\" is no inside or each; usage"),
+    ("meter,wire,1,hold", "meter: \"hold\" is no inside or each; usage"),
+    ("meter,wire-new,1,1,held", "meter: \"held\" is no inside, each or hold; usage"),
     ("pressure,1,x", "pressure: \"x\" is no MiB to leave unwired; usage"),
     ("pulse", "pulse: an argument is missing: wire, sync, beat or rest; usage"),
     ("pulse,wired,1", "pulse: \"wired\" is no wire, sync, beat or rest; usage"),
