@@ -8,10 +8,13 @@ use tempfile::TempDir;
 use wirevm_agent::{Command, MAIN_TASK, ProgramEnd, Reply, Request};
 use wirevm_devices::durability::Durability;
 use wirevm_map::KernReturn;
+use wirevm_vmm::vcpu::ExitCost;
 use wirevm_vmm::{Machine, Outcome};
 
 use super::BenchError;
+use super::document::float;
 use super::plan::Context;
+use super::sample::nanoseconds;
 use crate::config::{MachineOptions, MemoryOptions};
 use crate::exit_code::{CommandError, ExitCode};
 use crate::kvm_target::{KvmTarget, Orders, ended};
@@ -27,6 +30,9 @@ const COUNTED: u64 = 1000;
 const LOOK: Duration = Duration::from_millis(20);
 /// Longest time that counters may take to come to rest.
 const REST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Boots of each kind, of which the fastest tells what an exit costs.
+const BOOTS: usize = 3;
 
 /// What a guest is made of.
 #[derive(Clone, Debug)]
@@ -100,6 +106,28 @@ impl Guest {
         let steps = guest.report.boot_instructions;
         guest.end()?;
         Ok(steps)
+    }
+
+    /// Returns what an exit to this process costs that asks for nothing, in nanoseconds: what a boot takes longer when it exits
+    /// behind every instruction, for each exit, without what this process does about them. The least of a few boots counts, since
+    /// the others were held up.
+    ///
+    /// # Errors
+    /// As [`Guest::start`].
+    pub fn exit_time(context: &Context) -> Result<f64, BenchError> {
+        let setup = Setup { ram_bytes: 64 << 20, durable: false, vcpus: 1, programs: Vec::new() };
+        let least = |stepped: bool| -> Result<(u64, u64), BenchError> {
+            let mut least = (u64::MAX, 0);
+            for _ in 0..BOOTS {
+                let guest = Self::boot(context, &setup, stepped)?;
+                let ExitCost { exits, handling } = guest.machine.exit_cost();
+                least = least.min((nanoseconds(guest.report.boot_time.saturating_sub(handling)), exits));
+                guest.end()?;
+            }
+            Ok(least)
+        };
+        let ((plain, few), (stepped, many)) = (least(false)?, least(true)?);
+        Ok(float(stepped.saturating_sub(plain)) / float(many.saturating_sub(few).max(1)))
     }
 
     fn boot(context: &Context, setup: &Setup, stepped: bool) -> Result<Self, BenchError> {
