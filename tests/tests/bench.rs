@@ -60,6 +60,19 @@ const CASES: &[Case] = &[
             assert!(ratio > 0.0 && case["goal"]["at_most"].as_f64().is_some(), "{case}");
         }
     }),
+    ("a_wire_of_a_program_is_one_hypercall_whatever_its_pages", &[Need::Kvm], || {
+        let document = quick(&["wire", "--filter", "wire/guest"]);
+        assert_eq!(names(&document), ["wire/guest/cold/zero/64M", "wire/guest/scattered/126"]);
+        assert_eq!(counts(&document).len(), 2, "{document}");
+        for case in cases(&document) {
+            let part = |name: &str| {
+                let parts = case["split"].as_array().expect("parts");
+                let part = parts.iter().find(|part| part["name"] == name).expect("it is there");
+                part["value"].as_f64().expect("a number")
+            };
+            assert!(part("hypercalls") > 0.0 && part("host service") > 0.0 && part("exit time") > 0.0, "{case}");
+        }
+    }),
     ("a_sync_is_one_flush_whatever_its_ranges", &[Need::Durable], || {
         let document = quick(&["sync", "--filter", "sync/many/strided"]);
         assert_eq!(counts(&document).len(), cases(&document).len(), "{document}");

@@ -161,22 +161,36 @@ impl<'a> KvmTarget<'a> {
             if left.is_zero() {
                 return Err(self.explain(ChannelError::Timeout(limit)));
             }
-            let message = self.machine.channel().receive(left).map_err(|error| self.explain(error))?;
-            let nonsense = |what: String| CommandError::new(ExitCode::Failure, Nonsense(what));
-            match Event::decode(&message) {
-                Ok(None) => {}
-                Ok(Some(event)) => {
-                    self.outputs.take(event);
-                    continue;
-                }
-                Err(_) => return Err(nonsense(format!("unasked: {message:x?}"))),
+            self.take_message(left)?;
+        }
+    }
+
+    /// Waits for what the guest tells unasked, such as that a program has printed something, and takes it in.
+    ///
+    /// # Errors
+    /// [`TargetError`] when the machine has ended, or tells nothing for so long.
+    pub fn listen(&mut self, limit: Duration) -> Result<(), TargetError> {
+        self.take_message(limit)
+    }
+
+    /// Waits for a message and takes it in: as what a program has done, or as a reply, for whoever waits for it.
+    fn take_message(&mut self, limit: Duration) -> Result<(), CommandError> {
+        let message = self.machine.channel().receive(limit).map_err(|error| self.explain(error))?;
+        let nonsense = |what: String| CommandError::new(ExitCode::Failure, Nonsense(what));
+        match Event::decode(&message) {
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                self.outputs.take(event);
+                return Ok(());
             }
-            match message.split_first() {
-                Some((id, words)) if *id < self.next_id => {
-                    self.early.insert(*id, words.to_vec());
-                }
-                _ => return Err(nonsense("a command that nobody sent".to_owned())),
+            Err(_) => return Err(nonsense(format!("unasked: {message:x?}"))),
+        }
+        match message.split_first() {
+            Some((id, words)) if *id < self.next_id => {
+                self.early.insert(*id, words.to_vec());
+                Ok(())
             }
+            _ => Err(nonsense("a command that nobody sent".to_owned())),
         }
     }
 

@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Longest time that counters may take to come to rest.
 const REST_LIMIT: Duration = Duration::from_secs(10);
 
+/// Longest time that a program may take to come to its first line.
+const LINE_LIMIT: Duration = Duration::from_secs(60);
 /// Boots of each kind, of which the fastest tells what an exit costs.
 const BOOTS: usize = 3;
 
@@ -199,6 +201,42 @@ impl Guest {
         }
         session::rested(&mut target)?;
         Ok(texts)
+    }
+
+    /// Starts a program of the archive that comes to hold what it has, and returns the first line that it prints. It is there until
+    /// [`Guest::reset`].
+    ///
+    /// # Errors
+    /// [`BenchError`] when it can't be started or prints nothing, or the machine has ended.
+    pub fn run_held(&mut self, entry: u64) -> Result<String, BenchError> {
+        let outputs = Outputs::new(self.titles.clone(), None);
+        let mut target = KvmTarget::new(&mut self.machine, Orders::default(), outputs);
+        let command = Command::Program { entry };
+        let task = match target.call(&Request::new(MAIN_TASK, command))? {
+            Reply::Number(task) => task,
+            reply => return Err(format!("the guest answered {reply:?} to {command:?}").into()),
+        };
+        loop {
+            let text = target.outputs().text(task).0;
+            if text.contains('\n') {
+                return Ok(text);
+            }
+            target.listen(LINE_LIMIT)?;
+        }
+    }
+
+    /// Ends all programs and checks that they have left nothing behind.
+    ///
+    /// # Errors
+    /// [`BenchError`] when they have, or the machine has ended.
+    pub fn reset(&mut self) -> Result<(), BenchError> {
+        Ok(session::rested(&mut KvmTarget::new(&mut self.machine, Orders::default(), Outputs::none()))?)
+    }
+
+    /// Returns the machine, to be looked at.
+    #[must_use]
+    pub const fn machine(&self) -> &Machine {
+        &self.machine
     }
 
     /// Returns what the machine has cost, once nothing goes on in it any more.

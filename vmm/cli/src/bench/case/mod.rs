@@ -4,6 +4,7 @@ pub mod boot;
 pub mod call;
 pub mod fault;
 pub mod footprint;
+mod guest_wire;
 mod metered;
 pub mod pressure;
 pub mod scale;

@@ -1,6 +1,7 @@
 //! `bench wire`: locking pages in memory and letting them go, beside `mlock` and `munlock` of a plain mapping of the same file.
 //!
-//! All of it is the host's own time, from the doorbell to its answer, without a guest; what a guest adds is in [`super::call`].
+//! All of it is the host's own time, from the doorbell to its answer, without a guest; what a guest adds is in [`super::guest_wire`] and
+//! [`super::call`].
 
 use std::fs;
 use std::io;
@@ -16,7 +17,7 @@ use wirevm_devices::plain::{PlainAdvice, PlainMapping, drop_cache, drop_memory};
 use wirevm_devices::ramfile::RamFile;
 use wirevm_devices::view::View;
 
-use super::{Describe, case, size};
+use super::{Describe, case, guest_wire, size};
 use crate::bench::BenchError;
 use crate::bench::document::{Case, GoalOf, float};
 use crate::bench::host_side::{HostSide, RESERVED_BYTES, Spent};
@@ -63,6 +64,7 @@ pub fn cases(quick: bool) -> Vec<Planned> {
     planned.push(Planned::new("wire/alternating", alternating));
     planned.push(Planned::new("wire/beyond-the-system-call", beyond_the_system_call));
     planned.push(Planned::new("wire/ledger", ledger));
+    planned.extend(guest_wire::cases(quick));
     planned
 }
 
