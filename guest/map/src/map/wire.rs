@@ -198,7 +198,7 @@ impl<P: Ports> VmMap<P> {
     /// Makes the pages of the entry claimed last resident and mapped and counts its wiring on each (row W-06). The entry may
     /// have been clipped meanwhile, so it is looked up for each part (row T-07).
     fn bring_in(&self, state: &mut MapState<P>, call: &mut Wiring) -> Result<Option<Work<'_>>, KernReturn> {
-        while !call.rest.is_empty() {
+        'parts: while !call.rest.is_empty() {
             let page = call.rest.start;
             // Mostly an entry begins there which has what it takes.
             let (start, entry) = match state.entries.get_mut(page) {
@@ -214,17 +214,22 @@ impl<P: Ports> VmMap<P> {
             #[cfg(test)]
             let part =
                 if self.vm.planted.has(crate::planted::Mutant::TrustsPlaceAfterPageIn) { call.rest } else { part };
-            let Some(window) = entry.window(start, part) else { return Ok(None) };
+            let Some(mut window) = entry.window(start, part) else { return Ok(None) };
             let mut objects = self.vm.objects();
             let access = if entry.prot.contains(Prot::WRITE) { Prot::DEFAULT } else { Prot::READ };
             if entry.on_fault.is_none()
                 && let Some(mark) = &mut entry.transition
-                && let Some(entered) = objects.wire_ready(space, &window, access, call.pins.as_mut())
             {
-                entered.map_err(|_| KernReturn::ResourceShortage)?;
-                mark.wired_to = Some(window.pages.end);
-                call.rest.start = window.pages.end;
-                continue;
+                // Run by run.
+                while let Some(entered) = objects.wire_ready(space, &window, access, call.pins.as_mut()) {
+                    let done = window.pages.start + entered.map_err(|_| KernReturn::ResourceShortage)?;
+                    mark.wired_to = Some(done);
+                    call.rest.start = done;
+                    if done == window.pages.end {
+                        continue 'parts;
+                    }
+                    window = window.narrowed(PageRange::new(done, window.pages.end));
+                }
             }
             self.collect_later(call, &mut objects);
             // What is not resident is not mapped either. A page that is entered starts clean, so older marks are

@@ -203,15 +203,19 @@ impl ObjectTable {
         below: fn(&mut Counts, PageRange),
         mut change: impl FnMut(&Topmost, &mut Extent) -> bool,
     ) {
-        // Mostly they are one run of the object's own: a search costs more than all else here.
-        let object = &mut self[top];
-        let topmost = Topmost { owner: top, pages: range, end: object.pages };
-        if let Some(is_held) = object.resident.change_run(range, |extent| change(&topmost, extent)) {
-            object.holds += u32::from(is_held);
-            return;
-        }
         let mut at = range.start;
         while at < range.end {
+            // Mostly they are runs of the object's own: a search costs more than all else here.
+            let object = &mut self[top];
+            let end = object.pages;
+            let changed = object.resident.change_first_run(PageRange::new(at, range.end), |pages, extent| {
+                change(&Topmost { owner: top, pages, end }, extent)
+            });
+            if let Some((pages, is_held)) = changed {
+                object.holds += u32::from(is_held);
+                at += pages;
+                continue;
+            }
             let (pages, found) = self.look_raw(top, PageRange::new(at, range.end));
             if let Found::Resident { owner, index, .. } = found {
                 let object = &mut self[owner];

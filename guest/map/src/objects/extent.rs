@@ -335,12 +335,18 @@ impl Resident {
         self.update(range, |extent| extent.forbidden = forbidden);
     }
 
-    /// Changes the state of the pages of `range`, if they are a run; returns what `change` does.
-    pub(crate) fn change_run<T>(&mut self, range: PageRange, change: impl FnOnce(&mut Extent) -> T) -> Option<T> {
-        let extent = self.extents.get_mut(range.start).filter(|extent| extent.frames.pages == range.len())?;
-        let value = change(extent);
-        self.extents.merge(range);
-        Some(value)
+    /// Changes the state of the run of pages that `range` (not empty) begins with, if one starts there and does not go on behind the
+    /// range; returns its number of pages and what `change` does.
+    pub(crate) fn change_first_run<T>(
+        &mut self,
+        range: PageRange,
+        change: impl FnOnce(PageRange, &mut Extent) -> T,
+    ) -> Option<(u64, T)> {
+        let extent = self.extents.get_mut(range.start).filter(|extent| extent.frames.pages <= range.len())?;
+        let run = PageRange::new(range.start, range.start + extent.frames.pages);
+        let value = change(run, extent);
+        self.extents.merge(run);
+        Some((run.len(), value))
     }
 
     /// Changes the state of the resident pages of `range`, and of no others.

@@ -6,9 +6,10 @@ use crate::ports::{OutOfFrames, Ports};
 use crate::units::Prot;
 
 impl<P: Ports> Objects<P> {
-    /// Maps the window's pages and counts one more wired entry on each, at one look, where nothing else has to be done for `access`: they
-    /// are one run of the window's own object, and no call to the host about them is under way. Those that the host does not hold
-    /// are added to `pins`, if there is such a list. None, with nothing changed, where it is not so.
+    /// Maps pages that the window begins with and counts one more wired entry on each, at one look, where nothing else has to be done for
+    /// `access`: they are a run of the window's own object, and no call to the host about them is under way. Those that the host does
+    /// not hold are added to `pins`, if there is such a list. Returns how many there are; none, with nothing changed, where it is not
+    /// so.
     ///
     /// Where the pages are mapped already it is to the same frames, and such mappings keep their marks: nobody has to collect them.
     ///
@@ -20,32 +21,32 @@ impl<P: Ports> Objects<P> {
         window: &Window,
         access: Prot,
         pins: Option<&mut PinList>,
-    ) -> Option<Result<(), OutOfFrames>> {
+    ) -> Option<Result<u64, OutOfFrames>> {
         let (table, pmap) = self.split(space);
         let object = &mut table[window.object];
         if object.is_dead || object.backing.is_none() && window.indices.end > object.pages {
             return None;
         }
-        let topmost = Topmost { owner: window.object, pages: window.indices, end: object.pages };
+        let (start, end) = (window.pages.start, object.pages);
         let mut is_held = false;
-        let entered = object.resident.change_run(window.indices, |extent| {
+        let (pages, entered) = object.resident.change_first_run(window.indices, |pages, extent| {
             let denied = extent.denied();
             if extent.pin == Pin::Going || !(denied & (access | Prot::READ)).is_none() {
                 return None;
             }
             let rights = window.rights(window.object, denied);
-            if super::window::enter_run(pmap, window.pages.start, extent.frames, rights).is_err() {
+            if super::window::enter_run(pmap, start, extent.frames, rights).is_err() {
                 return Some(Err(OutOfFrames));
             }
             extent.wires += 1;
             if let Some(list) = pins
                 && extent.pin == Pin::No
             {
-                is_held = list.mark(&topmost, extent, true);
+                is_held = list.mark(&Topmost { owner: window.object, pages, end }, extent, true);
             }
             Some(Ok(()))
         })?;
         object.holds += u32::from(is_held);
-        entered
+        Some(entered?.map(|()| pages))
     }
 }
