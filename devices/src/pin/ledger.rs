@@ -28,7 +28,7 @@ pub enum LedgerError {
 
 /// Wire counts of all pages of RAM.
 ///
-/// Whether a page is wired at all is a bit of a [map](PageMap), which is all that most wires and unwires ever look at: they cost the same
+/// Whether a page is wired at all is a bit of a map, which is all that most wires and unwires ever look at: they cost the same
 /// however much is wired. How often more a page is wired is kept as runs, since nearly all pages are wired once.
 #[derive(Clone, Debug)]
 pub struct Ledger {

@@ -31,6 +31,7 @@ use std::env;
 use std::io::{self, Write};
 use std::process;
 
+use wirevm_devices::pin::ViewMethod;
 use wirevm_devices::ramfile::{FileSystemError, durable_file_system};
 
 use args::{ArgsError, Bench, BenchCompareArgs, BenchMeasureArgs, Command, OutputArgs, Which, Work};
@@ -251,6 +252,7 @@ fn examine(options: &MachineOptions, output: OutputArgs) -> Result<ExitCode, Fai
             let file_system = rustix::fs::statvfs(path)?;
             Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
         },
+        pins_by_view: &|| ViewMethod::check_kernel().map_err(|error| error.to_string()),
     };
     let checks = doctor::examine(&System::host(), &probes, options, doctor::temporary_folders());
     let text = if output.json { doctor::document(&checks)? } else { doctor::text(&checks, output.quiet) };

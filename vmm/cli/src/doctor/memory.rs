@@ -2,9 +2,11 @@
 
 use procfs::process::{LimitValue, Limits, Status};
 use procfs::{Meminfo, ProcessCGroups};
+use wirevm_devices::pin::{LockBudget, PinKind};
 
 use super::storage::Place;
-use super::{Check, Patient, System};
+use super::{Check, Patient, Probes, System};
+use crate::config::Pin;
 use crate::exit_code::ExitCode;
 use crate::size::{Bytes, RoughBytes};
 
@@ -14,23 +16,30 @@ const CAP_IPC_LOCK: u64 = 1 << 14;
 /// What the process itself needs beside guest RAM, roughly.
 const OVERHEAD_BYTES: u64 = 32 << 20;
 
+/// How much a process like this may lock. None where `/proc` does not tell.
+fn lock_budget(system: &System) -> Option<LockBudget> {
+    let limits = system.parsed::<Limits>("/proc/self/limits")?;
+    let status = system.parsed::<Status>("/proc/self/status")?;
+    let limit = match limits.max_locked_memory.soft_limit {
+        LimitValue::Unlimited => None,
+        LimitValue::Value(limit) => Some(limit),
+    };
+    Some(LockBudget { limit, privileged: status.capeff & CAP_IPC_LOCK != 0 })
+}
+
 pub(super) fn lock_limit(system: &System, patient: &Patient) -> Check {
     const NAME: &str = "lock budget";
     let quota = patient.wire_quota_bytes;
-    let limits = system.parsed::<Limits>("/proc/self/limits");
-    let status = system.parsed::<Status>("/proc/self/status");
-    let (Some(limits), Some(status)) = (limits, status) else {
+    let Some(budget) = lock_budget(system) else {
         return Check::warn(NAME, "/proc/self/limits or /proc/self/status can't be read", "mount /proc");
     };
-    if status.capeff & CAP_IPC_LOCK != 0 {
-        return Check::ok(NAME, "CAP_IPC_LOCK is there, so RLIMIT_MEMLOCK does not count");
-    }
-    match limits.max_locked_memory.soft_limit {
-        LimitValue::Unlimited => Check::ok(NAME, "RLIMIT_MEMLOCK is unlimited"),
-        LimitValue::Value(limit) if limit >= quota => {
+    match budget.limit {
+        _ if budget.privileged => Check::ok(NAME, "CAP_IPC_LOCK is there, so RLIMIT_MEMLOCK does not count"),
+        None => Check::ok(NAME, "RLIMIT_MEMLOCK is unlimited"),
+        Some(limit) if limit >= quota => {
             Check::ok(NAME, format!("RLIMIT_MEMLOCK is {}, the wire quota {}", Bytes(limit), Bytes(quota)))
         }
-        LimitValue::Value(limit) => {
+        Some(limit) => {
             let found = format!(
                 "RLIMIT_MEMLOCK is {}, the wire quota needs {}, and CAP_IPC_LOCK is missing",
                 Bytes(limit),
@@ -42,6 +51,31 @@ pub(super) fn lock_limit(system: &System, patient: &Patient) -> Check {
             );
             Check::fail(NAME, ExitCode::LockBudget, found, fix)
         }
+    }
+}
+
+/// Tells how wired pages are held, as a start would choose, and what is in the way of the better way.
+pub(super) fn pinning(system: &System, probes: &Probes<'_>, patient: &Patient) -> (PinKind, Check) {
+    const NAME: &str = "pinning";
+    const VIEW: &str = "view: all guest memory is locked as one map entry, and wired pages are faulted in";
+    const RUNS: &str = "runs: each run is locked by itself, which costs map entries and time where pages lie scattered";
+    let ram = patient.ram_bytes;
+    let lacking = (probes.pins_by_view)();
+    let is_allowed = lock_budget(system).is_some_and(|budget| budget.allows(ram));
+    let raise = format!("LimitMEMLOCK={ram} in the systemd unit, or prlimit --memlock={ram} wirevm …, or CAP_IPC_LOCK");
+    match (patient.pin, lacking) {
+        (Pin::Runs, _) => (PinKind::Runs, Check::ok(NAME, RUNS)),
+        (_, Ok(())) if is_allowed => (PinKind::View, Check::ok(NAME, VIEW)),
+        (Pin::Auto, Ok(())) => {
+            let found = format!("{RUNS}; pin=view needs an RLIMIT_MEMLOCK of guest memory, {}", Bytes(ram));
+            (PinKind::Runs, Check::ok(NAME, found))
+        }
+        (Pin::Auto, Err(why)) => (PinKind::Runs, Check::ok(NAME, format!("{RUNS}; {why}"))),
+        (Pin::View, Ok(())) => {
+            let found = format!("pin=view locks all guest memory, {}, and RLIMIT_MEMLOCK is less", Bytes(ram));
+            (PinKind::View, Check::fail(NAME, ExitCode::LockBudget, found, raise))
+        }
+        (Pin::View, Err(why)) => (PinKind::View, Check::fail(NAME, ExitCode::LockBudget, why, "pin=auto or pin=runs")),
     }
 }
 
@@ -143,8 +177,11 @@ pub(super) fn compaction(system: &System) -> Check {
     }
 }
 
-pub(super) fn map_count(system: &System, patient: &Patient) -> Check {
+pub(super) fn map_count(system: &System, kind: PinKind, patient: &Patient) -> Check {
     const NAME: &str = "map entries";
+    if kind == PinKind::View {
+        return Check::ok(NAME, "wired runs cost none");
+    }
     let Some(count) = system.number("/proc/sys/vm/max_map_count") else {
         return Check::warn(NAME, "/proc/sys/vm/max_map_count can't be read", "mount /proc");
     };

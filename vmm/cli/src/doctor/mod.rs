@@ -16,6 +16,7 @@ use wirevm_devices::durability::Durability;
 pub use self::report::{document, text};
 pub use self::system::System;
 
+use crate::config::Pin;
 use crate::config::{DEFAULT_RAM_BYTES, DEFAULT_WIRE_QUOTA_BYTES, MachineOptions};
 use crate::exit_code::ExitCode;
 
@@ -51,6 +52,8 @@ pub struct Probes<'a> {
     pub durable_file_system: &'a dyn Fn(&Path) -> Result<String, String>,
     /// Tells how many bytes the file system of a folder has left for this user.
     pub free_bytes: &'a dyn Fn(&Path) -> io::Result<u64>,
+    /// Tells what the kernel lacks for pages to be held through a locked view.
+    pub pins_by_view: &'a dyn Fn() -> Result<(), String>,
 }
 
 impl std::fmt::Debug for Probes<'_> {
@@ -66,6 +69,7 @@ struct Patient {
     wire_quota_bytes: u64,
     file: Option<PathBuf>,
     durability: Option<Durability>,
+    pin: Pin,
     /// Folders for a temporary RAM file, best first.
     folders: Vec<PathBuf>,
 }
@@ -77,6 +81,7 @@ impl Patient {
             wire_quota_bytes: options.wire_quota_bytes.unwrap_or(DEFAULT_WIRE_QUOTA_BYTES),
             file: options.memory.file.clone(),
             durability: options.memory.durability,
+            pin: options.pin,
             folders,
         }
     }
@@ -95,16 +100,18 @@ pub fn temporary_folders() -> Vec<PathBuf> {
 pub fn examine(system: &System, probes: &Probes<'_>, options: &MachineOptions, folders: Vec<PathBuf>) -> Vec<Check> {
     let patient = Patient::new(options, folders);
     let place = storage::place(probes, &patient);
+    let (kind, pinning) = memory::pinning(system, probes, &patient);
     vec![
         kvm::device(system, probes),
         memory::lock_limit(system, &patient),
+        pinning,
         memory::cgroup(system, &patient),
         storage::file_system(&place, &patient),
         storage::free_space(probes, system, &place, &patient),
         memory::swap(system, &place),
         memory::ksm(system),
         memory::compaction(system),
-        memory::map_count(system, &patient),
+        memory::map_count(system, kind, &patient),
     ]
 }
 

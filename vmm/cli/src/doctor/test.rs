@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use wirevm_devices::durability::Durability;
 
 use super::{Check, Probes, System, Verdict, document, examine, exit_code, text};
-use crate::config::MachineOptions;
 use crate::config::check::MemoryOptions;
+use crate::config::{MachineOptions, Pin};
 use crate::exit_code::ExitCode;
 
 /// A host with 8 MiB of RLIMIT_MEMLOCK and nothing wrong.
@@ -18,6 +18,7 @@ struct Host {
     kvm: Result<String, String>,
     durable: bool,
     free_bytes: u64,
+    pins_by_view: Result<(), String>,
 }
 
 impl Host {
@@ -28,6 +29,7 @@ impl Host {
             kvm: Ok("API 12".into()),
             durable: true,
             free_bytes: 1 << 40,
+            pins_by_view: Ok(()),
         };
         host.write("dev/kvm", "");
         host.limits("8388608");
@@ -84,6 +86,7 @@ impl Host {
                 false => Err(format!("'{}' is on tmpfs, which keeps nothing", path.display())),
             },
             free_bytes: &|_| Ok(self.free_bytes),
+            pins_by_view: &|| self.pins_by_view.clone(),
         };
         let folders = vec![PathBuf::from("."), PathBuf::from("/var/tmp")];
         examine(&System::at(self.root.path()), &probes, &self.options, folders)
@@ -106,7 +109,7 @@ fn healthy_host_has_nothing_but_ok() {
     let checks = host.checks();
     assert!(checks.iter().all(|check| check.verdict == Verdict::Ok && check.fix.is_none()), "{checks:#?}");
     assert_eq!(exit_code(&checks), ExitCode::Ok);
-    assert_eq!(checks.len(), 9);
+    assert_eq!(checks.len(), 10);
     assert_eq!(text(&checks, true), "");
 }
 
@@ -143,6 +146,32 @@ fn lock_limit_below_the_quota_fails_with_6_unless_the_capability_is_there() {
     assert_eq!(host.check("lock budget").found, "RLIMIT_MEMLOCK is unlimited");
     host.limits("16777216");
     assert_eq!(host.check("lock budget").verdict, Verdict::Ok);
+}
+
+#[test]
+fn pinning_is_by_view_where_all_memory_may_be_locked() {
+    let mut host = Host::new();
+    let found = host.check("pinning");
+    assert_eq!(found.verdict, Verdict::Ok);
+    assert!(found.found.starts_with("runs: ") && found.found.contains("64 MiB"), "{}", found.found);
+    host.options.pin = Pin::View;
+    let found = host.check("pinning");
+    assert_eq!(found.verdict, Verdict::Fail(ExitCode::LockBudget));
+    assert!(fix(&found).contains("prlimit --memlock=67108864"), "{}", fix(&found));
+    host.capabilities(1 << 14);
+    host.write("proc/sys/vm/max_map_count", "4000\n");
+    for pin in [Pin::View, Pin::Auto] {
+        host.options.pin = pin;
+        let found = host.check("pinning");
+        assert!(found.verdict == Verdict::Ok && found.found.starts_with("view: "), "{found:?}");
+        assert_eq!(host.check("map entries").verdict, Verdict::Ok);
+    }
+    host.pins_by_view = Err("this is Linux 5.10".to_owned());
+    assert!(host.check("pinning").found.starts_with("runs: "));
+    assert_eq!(host.check("map entries").verdict, Verdict::Warn);
+    host.options.pin = Pin::View;
+    assert_eq!(host.check("pinning").found, "this is Linux 5.10");
+    assert_eq!(exit_code(&host.checks()), ExitCode::LockBudget);
 }
 
 #[test]

@@ -52,7 +52,7 @@ trait Describe: Sized {
     fn alone(self, ours: &str, samples: Vec<u64>) -> Self;
     fn goal(self, of: GoalOf, at_most: f64) -> Self;
     fn part(self, name: &str, value: f64, unit: &str) -> Self;
-    /// What all samples of ours took, the one in front of those that are kept included.
+    /// What all samples of ours took, the one in front of those that are kept included. Behind ours and the limit.
     fn spent(self, spent: Spent) -> Self;
     /// A count that may not exceed something.
     fn count(self, name: &str, value: f64, unit: &str, at_most: f64) -> Self;
@@ -95,7 +95,13 @@ impl Describe for Case {
         let operations = float(self.operations * (self.ours.quantiles.count + 1));
         let one = |time: Duration| time.as_secs_f64() * 1e9 / operations;
         let services = spent.whole.saturating_sub(spent.kernel);
-        self.part("system calls", one(spent.kernel), "ns").part("services", one(services), "ns")
+        let limit = self.limit.as_ref().map(|limit| float(limit.quantiles.p50) / float(self.operations));
+        let case = self.part("system calls", one(spent.kernel), "ns").part("services", one(services), "ns");
+        match limit {
+            // What is left when all that is wirevm's own took no time.
+            Some(limit) if limit > 0.0 => case.part("ratio of the system calls alone", one(spent.kernel) / limit, ""),
+            _ => case,
+        }
     }
 
     fn count(mut self, name: &str, value: f64, unit: &str, at_most: f64) -> Self {
