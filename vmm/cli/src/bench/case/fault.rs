@@ -18,7 +18,7 @@ const RESIDENT: Metered = Metered {
     title: "A fault on a page that is in the guest's memory and not mapped",
     operation: "fault",
     rest: "",
-    times: [256, 1024],
+    times: [64, 256],
     pages: 1,
     durable: false,
     each: 1,

@@ -55,7 +55,7 @@ fn cold_zero(context: &Context, bytes: u64) -> Result<Case, BenchError> {
     let (mut services, mut hypercalls) = (Vec::new(), 0);
     let mut pin = String::new();
     // What the host gives pages from differs from sample to sample.
-    let effort = if context.quick { Effort::long(true) } else { Effort { least: 9, ..Effort::long(false) } };
+    let effort = if context.quick { Effort::long(true) } else { Effort { least: 7, ..Effort::long(false) } };
     let taken = pairs(
         effort,
         |_| {

@@ -54,7 +54,7 @@ const WORKS: [Work; 2] = [
         title: "Programs that call the kernel for nothing, as many as vCPUs",
         plot: "System calls that do nothing, by vCPUs",
         operation: "null",
-        times: [5000, 500],
+        times: [2000, 500],
         each: 1,
     },
     Work {
@@ -62,7 +62,7 @@ const WORKS: [Work; 2] = [
         title: "Programs that wire and unwire a page of their own, as many as vCPUs",
         plot: "Wiring and unwiring pages, by vCPUs",
         operation: "wire",
-        times: [100, 20],
+        times: [50, 20],
         each: 2,
     },
 ];
