@@ -19,6 +19,8 @@ pub(super) struct Claim {
     runs: Arc<[PageRun]>,
     /// Those of them that the host is being asked about: whether it holds them is not known.
     pub(super) unsure: Arc<[PageRun]>,
+    /// Locked runs that there will be more when those are unlocked.
+    pub(super) splits: u64,
 }
 
 /// Names a claim.
@@ -31,10 +33,10 @@ impl Claims {
         self.claims.is_empty()
     }
 
-    pub(super) fn begin(&mut self, runs: Arc<[PageRun]>, unsure: Arc<[PageRun]>) -> ClaimId {
+    pub(super) fn begin(&mut self, runs: Arc<[PageRun]>, unsure: Arc<[PageRun]>, splits: u64) -> ClaimId {
         let id = ClaimId(self.next);
         self.next += 1;
-        self.claims.push(Claim { id, runs, unsure });
+        self.claims.push(Claim { id, runs, unsure, splits });
         id
     }
 
@@ -71,8 +73,8 @@ mod test {
     #[test]
     fn claims_hold_their_pages_until_they_end() {
         let mut claims = Claims::default();
-        let first = claims.begin([run(2, 4), run(6, 8)].into(), [run(6, 7)].into());
-        let second = claims.begin([run(4, 5)].into(), [].into());
+        let first = claims.begin([run(2, 4), run(6, 8)].into(), [run(6, 7)].into(), 0);
+        let second = claims.begin([run(4, 5)].into(), [].into(), 0);
         let all = [run(0, 2), run(3, 4), run(4, 6), run(5, 6), run(7, 9), run(8, 9)];
         assert_eq!(all.map(|run| claims.is_busy(run)), [false, true, true, false, true, false]);
         assert_eq!([run(2, 6), run(6, 9), run(7, 8)].map(|run| claims.is_unsure(run)), [false, true, false]);

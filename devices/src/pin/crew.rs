@@ -95,14 +95,15 @@ impl Crew {
         slices: Slices,
         work: impl Fn(PageRun) -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<()> {
-        if run.pages() < LEAST_PAGES || self.most == 0 {
-            return work(run);
-        }
         let share = run.pages() / (SLICES_PER_THREAD * (self.most as u64 + 1));
         let slice_pages = match slices {
+            Slices::Even if self.most == 0 || run.pages() < LEAST_PAGES => run.pages(),
             Slices::Even => share.clamp(LEAST_SLICE_PAGES, LARGEST_SLICE_PAGES),
             Slices::Large => LARGEST_SLICE_PAGES,
         };
+        if run.pages() <= slice_pages {
+            return work(run);
+        }
         self.in_slices_of(slice_pages, run, Box::new(work))
     }
 
@@ -115,9 +116,10 @@ impl Crew {
             has_failed: AtomicBool::new(false),
             error: Mutex::new(None),
         });
-        self.muster();
+        let others = run.pages().div_ceil(slice_pages) - 1;
+        let helpers = self.muster(usize::try_from(others).unwrap_or(usize::MAX));
         self.shared.board().posts.push(Post { job: Arc::clone(&job), helpers: 0 });
-        self.shared.posted.notify_all();
+        (0..helpers).for_each(|_| self.shared.posted.notify_one());
         let post = Withdraw { shared: &self.shared, job: &job };
         job.take_slices();
         drop(post);
@@ -125,11 +127,12 @@ impl Crew {
         error.map_or(Ok(()), Err)
     }
 
-    /// Starts the threads that are missing and waits until they are there: a thread that is just starting changes this process's memory
-    /// map, which it could not do while others fault pages in.
-    fn muster(&self) {
+    /// Starts the threads that are missing for so many helpers, and waits until they are there: a thread that is just starting changes
+    /// this process's memory map, which it could not do while others fault pages in. Returns how many may help.
+    fn muster(&self, wanted: usize) -> usize {
+        let wanted = wanted.min(self.most);
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        while threads.len() < self.most {
+        while threads.len() < wanted {
             let shared = Arc::clone(&self.shared);
             match thread::Builder::new().name("wirevm-populate".to_owned()).spawn(move || shared.help()) {
                 Ok(thread) => threads.push(thread),
@@ -138,8 +141,8 @@ impl Crew {
             }
         }
         let board = self.shared.board();
-        let waited = self.shared.moved.wait_while(board, |board| board.here < threads.len());
-        drop(waited);
+        drop(self.shared.moved.wait_while(board, |board| board.here < threads.len()));
+        wanted.min(threads.len())
     }
 }
 
@@ -168,6 +171,7 @@ struct Withdraw<'a> {
 
 impl Drop for Withdraw<'_> {
     fn drop(&mut self) {
+        self.job.note_panic();
         let is_mine = |post: &Post| Arc::ptr_eq(&post.job, self.job);
         let is_helped = |board: &mut Board| board.posts.iter().any(|post| is_mine(post) && post.helpers > 0);
         let waited = self.shared.moved.wait_while(self.shared.board(), is_helped);
@@ -205,6 +209,7 @@ struct Leave<'a> {
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
+        self.job.note_panic();
         let mut board = self.shared.board();
         if let Some(post) = board.posts.iter_mut().find(|post| Arc::ptr_eq(&post.job, &self.job)) {
             post.helpers -= 1;
@@ -219,13 +224,24 @@ impl Job {
         !self.has_failed.load(Ordering::Relaxed) && self.next.load(Ordering::Relaxed) < self.end
     }
 
+    /// Where a panic unwinds the thread, its slice is not done: nobody may take the work for done, and the rest is in vain.
+    fn note_panic(&self) {
+        if thread::panicking() {
+            self.fail(io::Error::other("a thread panicked"));
+        }
+    }
+
+    fn fail(&self, error: io::Error) {
+        self.has_failed.store(true, Ordering::Relaxed);
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
     fn take_slices(&self) {
         while self.has_slices() {
             let first = self.next.fetch_add(self.slice_pages, Ordering::Relaxed);
             let Some(slice) = PageRun::new(first, self.end.min(first.saturating_add(self.slice_pages))) else { return };
             if let Err(error) = (self.work)(slice) {
-                self.has_failed.store(true, Ordering::Relaxed);
-                self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                self.fail(error);
             }
         }
     }
@@ -268,9 +284,18 @@ mod test {
 
     #[test]
     fn runs_are_cut_by_the_number_of_threads() {
-        for (threads, pages, slice) in
-            [(2, 1 << 18, 8192), (2, 1 << 14, 2048), (2, 512, 128), (2, 255, 255), (1, 512, 512), (4, 1 << 14, 1024)]
-        {
+        use Slices::{Even, Large};
+        for (threads, slices, pages, slice) in [
+            (2, Even, 1 << 18, 8192),
+            (2, Even, 1 << 14, 2048),
+            (2, Even, 512, 128),
+            (2, Even, 255, 255),
+            (1, Even, 512, 512),
+            (4, Even, 1 << 14, 1024),
+            (1, Large, 1 << 18, 8192),
+            (4, Large, 1 << 18, 8192),
+            (4, Large, 8192, 8192),
+        ] {
             let largest = Arc::new(Mutex::new(0));
             let work = {
                 let largest = Arc::clone(&largest);
@@ -280,7 +305,7 @@ mod test {
                     Ok(())
                 }
             };
-            Crew::with_threads(threads).each_slice(run(0, pages), Slices::Even, work).expect("nothing fails");
+            Crew::with_threads(threads).each_slice(run(0, pages), slices, work).expect("nothing fails");
             assert_eq!(*largest.lock().expect("no panic"), slice, "{threads} threads, {pages} pages");
         }
     }
@@ -296,6 +321,23 @@ mod test {
             let error = crew.in_slices_of(10, run(0, 100), Box::new(work)).expect_err("slice 50 fails");
             assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
             crew.in_slices_of(10, run(0, 50), Box::new(work)).expect("what comes later is none of its business");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_error_whoever_it_meets() {
+        for victim in ["wirevm-populate", "caller"] {
+            let crew = Crew::with_threads(2);
+            let work = move |_| {
+                // Whoever is not the victim leaves slices for it.
+                thread::sleep(std::time::Duration::from_millis(2));
+                let is_helper = thread::current().name() == Some("wirevm-populate");
+                assert_ne!(is_helper, victim == "wirevm-populate", "as planned");
+                Ok(())
+            };
+            let call = || crew.in_slices_of(1, run(0, 100), Box::new(work));
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+            assert!(!matches!(result, Ok(Ok(()))), "{victim}");
         }
     }
 

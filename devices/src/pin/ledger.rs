@@ -38,7 +38,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Makes a ledger of so many pages of RAM in which nothing is wired.
+    /// Makes a ledger of so many pages of RAM in which nothing is wired. All ranges that it is asked about lie inside of that.
     #[must_use]
     pub fn new(ram_pages: u64) -> Self {
         Self { wired: PageMap::new(ram_pages), more: Counts::new() }
@@ -99,6 +99,11 @@ impl Ledger {
     #[must_use]
     pub const fn wired_pages(&self) -> u64 {
         self.wired.pages()
+    }
+
+    /// Returns what of a run is not wired, in order.
+    pub(super) fn unwired_in(&self, run: PageRun) -> impl Iterator<Item = PageRun> + '_ {
+        self.wired.gaps_in(run)
     }
 
     /// Returns the number of runs that wired pages lie in.

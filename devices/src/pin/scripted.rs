@@ -98,6 +98,7 @@ impl ScriptedPin {
     /// An unlock that fails has unlocked the run's first page.
     fn unlock_one(&self, run: PageRun) -> io::Result<()> {
         let mut script = self.ask(Asked::Unlock(run));
+        assert!(!script.panic_at.is_some_and(|page| (run.first()..run.end()).contains(&page)), "as the script says");
         if let Some(granted) = script.fail_unlock {
             script.fail_unlock = Some(granted.saturating_sub(1));
             if granted == 0 {

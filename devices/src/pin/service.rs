@@ -90,9 +90,7 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
         let mut state = self.service.state();
-        if let Some(claim) = state.claims.end(id) {
-            claim.unsure.iter().for_each(|run| state.doubtful.insert(*run));
-        }
+        state.abandon(id);
         drop(state);
         self.service.changed.notify_all();
     }
@@ -199,7 +197,7 @@ impl PinService {
                 return Err(error);
             }
         };
-        let claim = self.claim(&mut state, runs.into(), Arc::clone(&locking.runs));
+        let claim = self.claim(&mut state, runs.into(), Arc::clone(&locking.runs), 0);
         self.publish(&state);
         drop(state);
         let result = self.lock_all(&locking);
@@ -266,7 +264,7 @@ impl PinService {
         {
             // One call for everything removes map entries and never needs more.
             state.begin_unlocking_all();
-            let claim = self.claim(&mut state, [all].into(), [all].into());
+            let claim = self.claim(&mut state, [all].into(), [all].into(), 0);
             self.publish(&state);
             drop(state);
             let is_unlocked = self.unlock(&[all]).is_empty();
@@ -302,7 +300,7 @@ impl PinService {
         if state.locked.overlap_pages(run) > state.deferred.overlap_pages(run) {
             return None;
         }
-        let claim = self.claim(&mut state, [run].into(), [].into());
+        let claim = self.claim(&mut state, [run].into(), [].into(), 0);
         drop(state);
         let result = act();
         claim.end(&mut self.state());
@@ -343,9 +341,10 @@ impl PinService {
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes pages that no call is at work on, until the claim ends; of them, the host is asked about those that are `unsure`.
-    fn claim(&self, state: &mut State, runs: Arc<[PageRun]>, unsure: Arc<[PageRun]>) -> Claim<'_> {
-        Claim { service: self, id: Some(state.claims.begin(runs, unsure)) }
+    /// Takes pages that no call is at work on, until the claim ends; of them, the host is asked about those that are `unsure`, whose
+    /// unlocking adds so many locked runs.
+    fn claim(&self, state: &mut State, runs: Arc<[PageRun]>, unsure: Arc<[PageRun]>, splits: u64) -> Claim<'_> {
+        Claim { service: self, id: Some(state.claims.begin(runs, unsure, splits)) }
     }
 
     /// Tells of a refusal that is not the guest's own doing.
@@ -415,7 +414,7 @@ impl PinService {
             let splits = state.splits_under_way - splits_before;
             now.sort_unstable();
             let now: Arc<[PageRun]> = now.into();
-            let claim = self.claim(&mut state, Arc::clone(&now), Arc::clone(&now));
+            let claim = self.claim(&mut state, Arc::clone(&now), Arc::clone(&now), splits);
             self.publish(&state);
             drop(state);
             let stuck = self.unlock(&now);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wirevm_abi::RamRange;
 
-use super::claims::Claims;
+use super::claims::{ClaimId, Claims};
 use super::error::PinError;
 use super::ledger::{Ledger, LedgerError};
 use super::service::{PinConfig, PinStats};
@@ -122,8 +122,12 @@ impl State {
 
     /// Takes note that all of them are locked; `doubtful` when storage had failed before.
     pub(super) fn end_locking(&mut self, locking: &Locking, doubtful: bool) {
-        if doubtful {
-            locking.runs.iter().for_each(|run| self.doubtful.insert(*run));
+        for run in &*locking.runs {
+            if doubtful {
+                self.doubtful.insert(*run);
+            } else if !self.doubtful.is_empty() {
+                self.doubtful.remove(*run);
+            }
         }
         self.peak_pages = self.peak_pages.max(self.locked.pages());
     }
@@ -178,6 +182,21 @@ impl State {
             }
         }
         self.splits_under_way -= splits;
+    }
+
+    /// Takes note of what a call leaves that did not come to its end: the host may hold what it was asked about, or not.
+    pub(super) fn abandon(&mut self, id: ClaimId) {
+        let Some(claim) = self.claims.end(id) else { return };
+        self.splits_under_way -= claim.splits;
+        let held: Vec<_> = claim.unsure.iter().flat_map(|run| self.locked.parts_in(*run)).collect();
+        for run in held {
+            self.doubtful.insert(run);
+            for unwired in self.ledger.unwired_in(run) {
+                self.doubtful.remove(unwired);
+                self.deferred.insert(unwired);
+                self.unlocking_pages = self.unlocking_pages.saturating_sub(unwired.pages());
+            }
+        }
     }
 
     /// Forgets all counts; everything that is locked is deferred then. No call may be at work.

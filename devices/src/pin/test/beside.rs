@@ -298,6 +298,26 @@ fn call_that_panics_lets_go_of_its_pages() {
 }
 
 #[test]
+fn unlock_that_panics_is_tried_again() {
+    // With a budget of map entries, so that the splits are counted.
+    let (host, pins) = service(PAGES, 100);
+    pins.wire(range(0, 12)).expect("wired");
+    host.with(|script| script.panic_at = Some(5));
+    assert!(thread::scope(|scope| scope.spawn(|| pins.unwire(range(4, 4))).join().is_err()));
+    host.with(|script| script.panic_at = None);
+    let held = PinStats { wired_pages: 8, deferred_pages: 4, locked_runs: 1, ..pins.stats() };
+    assert_eq!(pins.stats(), PinStats { unlock_calls: 1, ..held });
+    assert_eq!(pins.state().splits_under_way, 0);
+    check_quiet(&host, &pins);
+    pins.wire(range(4, 2)).expect("wired again");
+    assert!(pins.is_held(run(0, 6)) && !pins.is_held(run(6, 8)));
+    check_quiet(&host, &pins);
+    assert_eq!(pins.stats().deferred_pages, 0, "the rest has been let go by the next call");
+    pins.unwire(range(0, 6)).expect("wired once");
+    assert_eq!(pins.stats().locked_runs, 1);
+}
+
+#[test]
 fn any_calls_of_several_threads_leave_counts_locks_and_quota_in_order() {
     const THREADS: u64 = 4;
     const ROUNDS: u64 = 400;

@@ -7,9 +7,9 @@ use crate::units::Prot;
 
 impl<P: Ports> Objects<P> {
     /// Maps pages that the window begins with and counts one more wired entry on each, at one look, where nothing else has to be done for
-    /// `access`: they are a run of the window's own object, and no call to the host about them is under way. Those that the host does
-    /// not hold are added to `pins`, if there is such a list. Returns how many there are; none, with nothing changed, where it is not
-    /// so.
+    /// `access`: they are a run of the window's own object (all of the window, where neighbouring runs may be mapped as 2 MiB), and no
+    /// call to the host about them is under way. Those that the host does not hold are added to `pins`, if there is such a list. Returns
+    /// how many there are; none, with nothing changed, where it is not so.
     ///
     /// Where the pages are mapped already it is to the same frames, and such mappings keep their marks: nobody has to collect them.
     ///
@@ -31,6 +31,9 @@ impl<P: Ports> Objects<P> {
         let mut is_held = false;
         let (pages, entered) = object.resident.change_first_run(window.indices, |pages, extent| {
             let denied = extent.denied();
+            if pages.len() < window.pages.len() && window.holds_large_page() {
+                return None;
+            }
             if extent.pin == Pin::Going || !(denied & (access | Prot::READ)).is_none() {
                 return None;
             }

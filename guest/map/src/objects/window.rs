@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::populate::BLOCK_PAGES;
 use super::{Found, ObjectId, ObjectTable, Objects, SpaceId, View};
 use crate::ports::{OutOfFrames, Pmap, Ports};
 use crate::units::{FrameRun, PageRange, Prot};
@@ -23,6 +24,11 @@ impl Window {
     /// Returns the same window on fewer pages.
     pub(crate) fn narrowed(&self, pages: PageRange) -> Self {
         Self { pages, indices: self.indices_of(pages), ..*self }
+    }
+
+    /// Tells whether all pages of one that is mapped as 2 MiB may be in the window.
+    pub(crate) const fn holds_large_page(&self) -> bool {
+        self.pages.start.next_multiple_of(BLOCK_PAGES) + BLOCK_PAGES <= self.pages.end
     }
 
     /// Returns the pages of the object that `pages` of the window show.

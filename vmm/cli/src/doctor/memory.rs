@@ -61,7 +61,12 @@ pub(super) fn pinning(system: &System, probes: &Probes<'_>, patient: &Patient) -
     const RUNS: &str = "runs: each run is locked by itself, which costs map entries and time where pages lie scattered";
     let ram = patient.ram_bytes;
     let lacking = (probes.pins_by_view)();
-    let is_allowed = lock_budget(system).is_some_and(|budget| budget.allows(ram));
+    let budget = lock_budget(system);
+    if budget.is_none() && patient.pin != Pin::Runs {
+        let found = "/proc/self/limits or /proc/self/status can't be read";
+        return (PinKind::Runs, Check::warn(NAME, found, "mount /proc, or pin=runs"));
+    }
+    let is_allowed = budget.is_some_and(|budget| budget.allows(ram));
     let raise = format!("LimitMEMLOCK={ram} in the systemd unit, or prlimit --memlock={ram} wirevm …, or CAP_IPC_LOCK");
     match (patient.pin, lacking) {
         (Pin::Runs, _) => (PinKind::Runs, Check::ok(NAME, RUNS)),

@@ -16,8 +16,7 @@ use wirevm_devices::durability::Durability;
 pub use self::report::{document, text};
 pub use self::system::System;
 
-use crate::config::Pin;
-use crate::config::{DEFAULT_RAM_BYTES, DEFAULT_WIRE_QUOTA_BYTES, MachineOptions};
+use crate::config::{DEFAULT_RAM_BYTES, DEFAULT_WIRE_QUOTA_BYTES, MachineOptions, Pin};
 use crate::exit_code::ExitCode;
 
 /// How a check came out.

@@ -95,7 +95,7 @@ fn cold_zero(context: &Context, bytes: u64) -> Result<Case, BenchError> {
         .conditions(
             "a guest of its own for each sample, with a little more than twice as much memory (durability=none), of which at most a \
              tenth of what is wired is in memory before; one call, by the guest's clock; the limit locks a new memfd; checked each time: \
-             all pages locked and in memory, none behind the program's end",
+             all pages locked and in memory, none behind the program's end; the host's service is that of the whole program",
         )
         .of(1, bytes)
         .pairs(&format!("a call of a program's, pin={pin}"), "mlock, one call", taken)

@@ -95,7 +95,7 @@ impl Describe for Case {
         let operations = float(self.operations * (self.ours.quantiles.count + 1));
         let one = |time: Duration| time.as_secs_f64() * 1e9 / operations;
         let services = spent.whole.saturating_sub(spent.kernel);
-        let limit = self.limit.as_ref().map(|limit| float(limit.quantiles.p50) / float(self.operations));
+        let limit = self.limit.as_ref().map(|limit| limit.quantiles.mean / float(self.operations));
         let case = self.part("system calls", one(spent.kernel), "ns").part("services", one(services), "ns");
         match limit {
             // What is left when all that is wirevm's own took no time.
