@@ -66,6 +66,7 @@ fn calls_on(
         console: Box::new(console.clone()),
         keyboard: false,
         single_step: false,
+        before_load: None,
         interrupted: None,
     };
     let ram = RamFile::memfd(ram_bytes).expect("a memfd");

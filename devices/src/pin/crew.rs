@@ -12,7 +12,7 @@ use wirevm_abi::PAGE_SIZE;
 use crate::page_run::PageRun;
 
 /// Runs of fewer pages are one caller's work: another thread would wake up when it is done.
-const LEAST_PAGES: u64 = (1 << 20) / PAGE_SIZE;
+const LEAST_PAGES: u64 = (2 << 20) / PAGE_SIZE;
 /// Pages of the smallest slice, which takes longer than to wake a thread.
 const LEAST_SLICE_PAGES: u64 = (512 << 10) / PAGE_SIZE;
 /// Pages of the largest slice.
@@ -289,7 +289,7 @@ mod test {
             (2, Even, 1 << 18, 8192),
             (2, Even, 1 << 14, 2048),
             (2, Even, 512, 128),
-            (2, Even, 255, 255),
+            (2, Even, 511, 511),
             (1, Even, 512, 512),
             (4, Even, 1 << 14, 1024),
             (1, Large, 1 << 18, 8192),

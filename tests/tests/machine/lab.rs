@@ -164,6 +164,7 @@ fn config(setup: &Setup, ram: &RamFile, console: Console) -> MachineConfig {
         console: Box::new(console),
         keyboard: false,
         single_step: setup.single_step,
+        before_load: None,
         interrupted: None,
     }
 }

@@ -80,11 +80,9 @@ impl Prepared {
     /// [`CommandError`] of the part that failed; a RAM file that was made for this run is removed again.
     pub fn start(self) -> Result<(Machine, MachineReport), CommandError> {
         let Ram { ram, made, .. } = self.ram;
-        // What has read the command line is not needed beside what starts a machine.
-        give_back();
         match Machine::start(self.config, ram, &self.image) {
             Ok(machine) => {
-                // And the image, which the guest has a copy of by now. It runs, so this keeps nobody waiting.
+                // The image above all, which the guest has a copy of by now. It runs, so this keeps nobody waiting.
                 give_back();
                 Ok((machine, self.report))
             }
@@ -166,6 +164,8 @@ pub fn prepare(options: &MachineOptions, programs: &[Program]) -> Result<Prepare
         console: Box::new(Console::new(io::stderr())),
         keyboard: io::stdin().is_terminal(),
         single_step: false,
+        // What has read the command line and made the machine is not needed beside the image.
+        before_load: Some(give_back),
         interrupted: Some(interrupted),
     };
     Ok(Prepared { image, ram, config, report })

@@ -64,6 +64,9 @@ pub struct MachineConfig {
     /// Whether to run the guest one instruction at a time, and count, until it takes commands: slow, for measuring where
     /// KVM does not count.
     pub single_step: bool,
+    /// Called when the host's services are made, while KVM is still being waited for: what made them is not needed any more, which a
+    /// program that minds its memory may want to know.
+    pub before_load: Option<fn()>,
     /// An event that becomes readable when the user wants to end, such as [`crate::signal::install`] gives.
     pub interrupted: Option<EventFd>,
 }

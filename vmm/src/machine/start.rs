@@ -115,6 +115,9 @@ pub(super) fn start(config: MachineConfig, ram: RamFile, image: &[u8]) -> Result
             Ok::<_, MachineError>((Witness::new(view, &ram)?, services))
         };
         let services = start_services();
+        if let Some(before_load) = config.before_load {
+            before_load();
+        }
         let machine = machine.and_then(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         (machine, services)
     });
