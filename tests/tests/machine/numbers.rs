@@ -65,6 +65,8 @@ const WIRING: &[Measured] = &[
     ([("meter", &["wire", "100"]), ("meter", &["wire", "600"])], 500, 3_900),
     // In the middle of others, by which the entry and the object's run of pages are split and merged again.
     ([("meter", &["wire", "100", "inside"]), ("meter", &["wire", "600", "inside"])], 500, 7_400),
+    // Pages whose frames lie apart: each is a run by itself.
+    ([("meter", &["wire-scattered", "2", "126"]), ("meter", &["wire-scattered", "6", "126"])], 4 * 126, 2_700),
 ];
 const FIRST_TOUCH: &[Measured] =
     &[([("meter", &["first-touch", "256"]), ("meter", &["first-touch", "1280"])], 1024, 3_600)];

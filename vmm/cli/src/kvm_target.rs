@@ -161,20 +161,15 @@ impl<'a> KvmTarget<'a> {
             if left.is_zero() {
                 return Err(self.explain(ChannelError::Timeout(limit)));
             }
-            self.take_message(left)?;
+            self.listen(left)?;
         }
     }
 
-    /// Waits for what the guest tells unasked, such as that a program has printed something, and takes it in.
+    /// Waits for a message and takes it in: as what a program has done, or as a reply, for whoever waits for it.
     ///
     /// # Errors
     /// [`TargetError`] when the machine has ended, or tells nothing for so long.
     pub fn listen(&mut self, limit: Duration) -> Result<(), TargetError> {
-        self.take_message(limit)
-    }
-
-    /// Waits for a message and takes it in: as what a program has done, or as a reply, for whoever waits for it.
-    fn take_message(&mut self, limit: Duration) -> Result<(), CommandError> {
         let message = self.machine.channel().receive(limit).map_err(|error| self.explain(error))?;
         let nonsense = |what: String| CommandError::new(ExitCode::Failure, Nonsense(what));
         match Event::decode(&message) {

@@ -318,7 +318,6 @@ fn n5_wire_within_a_wired_range_tells_the_host_of_the_new_frames_alone() {
     assert_eq!(frames(bed.host().take_log()), 6);
 }
 
-/// Wires the bed's first `pages` pages, which others see too, and returns how many were resident in between each time.
 #[test]
 fn n5_wire_of_pages_that_one_call_shows_twice_waits_for_nobody_and_tells_the_host_once() {
     for is_resident in [true, false] {
@@ -352,6 +351,55 @@ fn n5_wire_of_pages_that_one_call_shows_twice_waits_for_nobody_and_tells_the_hos
     }
 }
 
+/// One page of the object is wired already, so its pages are in three runs, of frames that go on.
+#[test]
+fn wire_of_2_mib_in_several_runs_maps_it_as_one() {
+    let bed = Bed::with(FakeConfig { frame_pages: 2048, ..FakeConfig::default() });
+    let object = bed.machine.vm.anonymous_object(512);
+    // The bed begins 16 pages into 2 MiB.
+    let (first, second) = (496, 1008);
+    for place in [first, second] {
+        let pages = PageRange::new(0, 512);
+        let place = Placement::Fixed(bed.at(place));
+        let mapped = bed.machine.map.map_object(place, &object, pages, MapMode::Shared, Prot::DEFAULT);
+        block_on(mapped).expect("room for the object");
+    }
+    assert_eq!((bed.wire(first, first + 512, USER), bed.unwire(first, first + 512, USER)), (Ok(()), Ok(())));
+    assert_eq!(bed.wire(first + 5, first + 6, SYSTEM), Ok(()));
+    assert_eq!(bed.wire(second, second + 512, USER), Ok(()));
+    let page = bed.at(second) >> PAGE_SHIFT;
+    let is_large = |page| bed.machine.map.with_pmap(|pmap| pmap.translation(page).is_some_and(|found| found.large));
+    assert!((page..page + 512).all(is_large));
+    assert_eq!(bed.unwire(second, second + 512, USER), Ok(()));
+    assert_eq!((bed.unwire(first + 5, first + 6, SYSTEM), bed.wired_by_host()), (Ok(()), 0));
+}
+
+#[test]
+fn n5_wire_of_scattered_pages_tells_the_host_once_of_each_run() {
+    let bed = Bed::new();
+    (bed.allocate(0, 6), bed.allocate(6, 12));
+    // Frames are given out one after the other, so those of the one half lie between those of the other.
+    (0..6).for_each(|page| assert_eq!((bed.write(page, 1), bed.write(page + 6, 1)), (Ok(()), Ok(()))));
+    let runs = |calls: Vec<HostCall>| match calls.as_slice() {
+        [HostCall::Wire(runs) | HostCall::Unwire(runs)] => runs.iter().map(|run| run.pages).collect::<Vec<_>>(),
+        other => panic!("one call, not {other:?}"),
+    };
+    bed.host().take_log();
+    bed.host().fail_wire(0, HostError::Quota);
+    assert_eq!(bed.wire(0, 6, USER), Err(KernReturn::ResourceShortage));
+    assert_eq!((bed.wired_by_host(), bed.layout().as_str()), (0, "[0,12)0"));
+    assert_eq!(bed.wire(2, 4, SYSTEM), Ok(()));
+    bed.host().take_log();
+    assert_eq!(bed.wire(0, 6, USER), Ok(()));
+    assert_eq!(runs(bed.host().take_log()), [1; 4], "two are held already");
+    assert_eq!(bed.layout(), "[0,2)1U [2,4)2U [4,6)1U [6,12)0");
+    assert_eq!(bed.unwire(0, 6, USER), Ok(()));
+    assert_eq!(runs(bed.host().take_log()), [1; 4]);
+    assert_eq!(bed.unwire(2, 4, SYSTEM), Ok(()));
+    assert_eq!((bed.wired_by_host(), bed.layout().as_str()), (0, "[0,12)0"));
+}
+
+/// Wires the bed's first `pages` pages, which others see too, and returns how many were resident in between each time.
 fn residents_while_copying(bed: &Bed, pages: u64) -> Vec<u64> {
     let whole = PageRange::new(bed.at(0) >> PAGE_SHIFT, bed.at(pages) >> PAGE_SHIFT);
     let mut context = Context::from_waker(Waker::noop());

@@ -65,8 +65,7 @@ impl Metered {
         let case = case(self.bench, self.name, self.title)
             .conditions(
                 "a guest of 64 MiB and one vCPU; a program does it over and over, and a sample is all of its times, by the guest's clock; what \
-                 it takes is what more times of it took above fewer; exit time is what an exit costs that asks for nothing, as a boot with \
-                 one behind every instruction tells",
+                 it takes is what more times of it took above fewer",
             )
             .of(many * each, many * self.pages * PAGE_SIZE)
             .alone("in the guest", samples);
