@@ -102,8 +102,6 @@ struct MapState<P: Ports> {
     heap: Option<PageRange>,
     /// This map's part of what is charged against the user-wire limit, in pages.
     user_wired_pages: u64,
-    /// First page of the entry that the last fault was about: the next one mostly is, too.
-    last_fault: u64,
     /// Why the host last refused something.
     last_host_error: Option<HostError>,
     /// The maps that rule over entries of this one, by the entry's first page.
@@ -187,7 +185,6 @@ impl<P: Ports> MapState<P> {
             limits: MapLimits::default(),
             heap: None,
             user_wired_pages: 0,
-            last_fault: 0,
             last_host_error: None,
             submaps: BTreeMap::new(),
             is_detached: false,

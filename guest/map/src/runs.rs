@@ -1,7 +1,9 @@
 //! An ordered map of page numbers to runs: the container behind entries, resident pages and free frames.
 
 use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Range;
+use core::iter;
+
+use slab::Slab;
 
 use crate::units::PageRange;
 
@@ -20,82 +22,177 @@ pub(crate) trait Run {
     fn append(&mut self, next: Self);
 }
 
-/// Runs that don't overlap, by their first page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RunMap<R> {
-    runs: BTreeMap<u64, R>,
+/// Where a run is among the slots of its map.
+type Place = usize;
+
+/// No place: that of no run.
+const NOWHERE: Place = Place::MAX;
+
+/// A run and its neighbours, which need not touch it.
+#[derive(Clone, Debug)]
+struct Slot<R> {
+    start: u64,
+    before: Place,
+    after: Place,
+    run: R,
 }
+
+impl<R: Run> Slot<R> {
+    /// One past the run's last page.
+    fn end(&self) -> u64 {
+        self.start + self.run.pages()
+    }
+
+    fn holds(&self, page: u64) -> bool {
+        self.start <= page && page < self.end()
+    }
+}
+
+/// Runs that don't overlap, by their first page.
+///
+/// A tree finds them, and each knows its neighbours, as entries of a map do in FreeBSD: whoever changes a run looks next whether it can be
+/// merged with these, and a search costs more than all else there. The run that was asked for last is remembered, because an
+/// operation comes back to it time and again.
+#[derive(Clone, Debug)]
+pub(crate) struct RunMap<R> {
+    places: BTreeMap<u64, Place>,
+    slots: Slab<Slot<R>>,
+    /// The place asked for last; there may be no run any more, or another one.
+    recent: Place,
+}
+
+impl<R: Run + PartialEq> PartialEq for RunMap<R> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl<R: Run + Eq> Eq for RunMap<R> {}
 
 impl<R: Run> RunMap<R> {
     pub(crate) const fn new() -> Self {
-        Self { runs: BTreeMap::new() }
+        Self { places: BTreeMap::new(), slots: Slab::new(), recent: NOWHERE }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.runs.len()
+        self.slots.len()
     }
 
     /// Returns all runs in order, each with its first page.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &R)> {
-        self.runs.iter().map(|(&start, run)| (start, run))
+        self.places.values().filter_map(|&place| self.at(place))
     }
 
-    /// Returns the run that holds `page`: that is found in half the time where it is the first of its run.
-    pub(crate) fn containing(&self, page: u64) -> Option<(u64, &R)> {
-        self.containing_near(page, page)
+    /// Returns the run at a place, if there is one.
+    fn at(&self, place: Place) -> Option<(u64, &R)> {
+        self.slots.get(place).map(|slot| (slot.start, &slot.run))
     }
 
-    /// As [`RunMap::containing`], where the run probably starts with `guess`. In line, as a fault is little more than this.
+    /// Returns the run behind the one that was asked for last: who goes from one to the next asks for that.
     #[inline(always)]
-    pub(crate) fn containing_near(&self, page: u64, guess: u64) -> Option<(u64, &R)> {
-        match self.runs.get(&guess) {
-            Some(run) if guess <= page && page - guess < run.pages() => Some((guess, run)),
-            _ => self.search(page),
+    fn next_place(&self) -> Option<(Place, &Slot<R>)> {
+        let place = self.slots.get(self.recent)?.after;
+        self.slots.get(place).map(|slot| (place, slot))
+    }
+
+    /// Returns the place of the run that holds `page`.
+    #[inline(always)]
+    fn place_around(&self, page: u64) -> Option<Place> {
+        match self.slots.get(self.recent) {
+            Some(slot) if slot.holds(page) => Some(self.recent),
+            _ => match self.places.get(&page) {
+                Some(place) => Some(*place),
+                None => self.search(page),
+            },
         }
     }
 
-    /// As [`RunMap::containing`]. What is done to the run must not change how many pages it has.
-    pub(crate) fn containing_mut(&mut self, page: u64) -> Option<(u64, &mut R)> {
-        let start = if self.runs.contains_key(&page) { page } else { self.search(page)?.0 };
-        self.runs.get_mut(&start).map(|run| (start, run))
+    /// As [`RunMap::place_around`], for a page that no run starts with.
+    #[inline(never)]
+    fn search(&self, page: u64) -> Option<Place> {
+        let (_, place) = self.places.range(..page).next_back()?;
+        self.slots.get(*place)?.holds(page).then_some(*place)
     }
 
-    fn search(&self, page: u64) -> Option<(u64, &R)> {
-        let (&start, run) = self.runs.range(..=page).next_back()?;
-        (page - start < run.pages()).then_some((start, run))
+    /// Returns the place of the first run that starts with `page` or behind it.
+    #[inline(always)]
+    fn place_from(&self, page: u64) -> Place {
+        match self.slots.get(self.recent) {
+            Some(slot) if slot.start == page => self.recent,
+            _ => self.search_from(page),
+        }
+    }
+
+    /// As [`RunMap::place_from`], for a run that was not asked for last.
+    #[inline(never)]
+    fn search_from(&self, page: u64) -> Place {
+        // To find one that starts there takes half the time.
+        match self.places.get(&page) {
+            Some(place) => *place,
+            None => self.places.range(page..).next().map_or(NOWHERE, |(_, place)| *place),
+        }
+    }
+
+    /// Returns the run that holds `page`.
+    pub(crate) fn containing(&self, page: u64) -> Option<(u64, &R)> {
+        self.at(self.place_around(page)?)
+    }
+
+    /// As [`RunMap::containing`]. What is done to the run must not change how many pages it has. In line, as a fault is little more
+    /// than this.
+    #[inline(always)]
+    pub(crate) fn containing_mut(&mut self, page: u64) -> Option<(u64, &mut R)> {
+        // Nothing is written in between, so that the place is looked at once.
+        if self.slots.get(self.recent).is_some_and(|slot| slot.holds(page)) {
+            return self.slots.get_mut(self.recent).map(|slot| (slot.start, &mut slot.run));
+        }
+        self.recent = match self.next_place() {
+            Some((place, slot)) if slot.holds(page) => place,
+            // Else it mostly is the first of its run, and that is found in half the time.
+            _ => match self.places.get(&page) {
+                Some(place) => *place,
+                None => self.search(page)?,
+            },
+        };
+        self.slots.get_mut(self.recent).map(|slot| (slot.start, &mut slot.run))
     }
 
     /// Returns the run that holds `page`, or else the first one after it.
     pub(crate) fn at_or_after(&self, page: u64) -> Option<(u64, &R)> {
-        self.containing(page).or_else(|| self.runs.range(page..).next().map(|(&start, run)| (start, run)))
+        self.at(self.place_around(page).unwrap_or_else(|| self.place_from(page)))
     }
 
-    /// Returns the run that starts with `page`.
+    /// Returns the run that starts with `page`. What is done to it must not change how many pages it has.
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, page: u64) -> Option<&mut R> {
-        self.runs.get_mut(&page)
+        if self.slots.get(self.recent).is_some_and(|slot| slot.start == page) {
+            return self.slots.get_mut(self.recent).map(|slot| &mut slot.run);
+        }
+        self.recent = match self.next_place() {
+            Some((place, slot)) if slot.start == page => place,
+            _ => *self.places.get(&page)?,
+        };
+        self.slots.get_mut(self.recent).map(|slot| &mut slot.run)
     }
 
     /// Returns the runs that meet `range`, in order and whole.
     pub(crate) fn meeting(&self, range: PageRange) -> impl Iterator<Item = (u64, &R)> {
-        let first = if range.is_empty() { None } else { self.containing(range.start) };
-        let covered = first.map_or(range.start, |(start, run)| start + run.pages());
-        // Mostly one run holds the whole range, and a search costs more than all else here.
-        let rest = if covered < range.end { self.runs.range(covered..range.end) } else { Range::default() };
-        first.into_iter().chain(rest.map(|(&start, run)| (start, run)))
+        let first = if range.is_empty() {
+            NOWHERE
+        } else {
+            self.place_around(range.start).unwrap_or_else(|| self.place_from(range.start))
+        };
+        let slot = move |place| self.slots.get(place).filter(|slot: &&Slot<R>| slot.start < range.end);
+        iter::successors(slot(first), move |before| slot(before.after)).map(|slot| (slot.start, &slot.run))
     }
 
-    /// Returns the runs that start within `range`, in order and whole. What is done to them must not change how
-    /// many pages they have.
-    pub(crate) fn starting_mut(&mut self, range: PageRange) -> impl Iterator<Item = (u64, &mut R)> {
-        self.runs.range_mut(range.start..range.end).map(|(&start, run)| (start, run))
-    }
-
-    /// Changes the runs that start within `range`, in order, as [`RunMap::starting_mut`] gives them. Mostly one run is the whole range,
-    /// and that is found in half the time.
+    /// Changes the runs that start within `range`, in order, each given its first page. How many pages they have must not change.
+    #[inline]
     pub(crate) fn change_starting(&mut self, range: PageRange, mut change: impl FnMut(u64, &mut R)) {
-        match self.runs.get_mut(&range.start) {
-            Some(run) if !range.is_empty() && run.pages() >= range.len() => change(range.start, run),
-            _ => self.starting_mut(range).for_each(|(start, run)| change(start, run)),
+        let mut place = self.place_from(range.start);
+        while let Some(slot) = self.slots.get_mut(place).filter(|slot| slot.start < range.end) {
+            change(slot.start, &mut slot.run);
+            place = slot.after;
         }
     }
 
@@ -126,91 +223,153 @@ impl<R: Run> RunMap<R> {
 
     /// Adds a run where there is none yet. It is not merged with its neighbours.
     pub(crate) fn insert(&mut self, start: u64, run: R) {
-        debug_assert!(
-            self.meeting(PageRange::new(start, start + run.pages())).next().is_none(),
-            "runs must not overlap"
-        );
-        self.runs.insert(start, run);
+        self.insert_behind(self.place_before(start), start, run);
     }
 
     /// As [`RunMap::insert`], and merges the run with its neighbours where they agree.
     pub(crate) fn insert_merged(&mut self, start: u64, run: R) {
-        let range = PageRange::new(start, start + run.pages());
-        debug_assert!(self.meeting(range).next().is_none(), "runs must not overlap");
+        let before = self.place_before(start);
         // Mostly it continues the one before: then nothing is inserted and taken out again.
-        match self.runs.range_mut(..start).next_back() {
-            Some((&first, before)) if first + before.pages() == start && before.continues_as(&run) => {
-                before.append(run);
-                if self.runs.contains_key(&range.end) {
-                    self.merge(PageRange::new(range.end, range.end));
-                }
+        match self.slots.get_mut(before) {
+            Some(slot) if slot.end() == start && slot.run.continues_as(&run) => {
+                slot.run.append(run);
+                let after = slot.after;
+                self.recent = before;
+                self.join(after);
             }
             _ => {
-                self.runs.insert(start, run);
-                self.merge(range);
+                let place = self.insert_behind(before, start, run);
+                let after = self.slots.get(place).map_or(NOWHERE, |slot| slot.after);
+                self.join(after);
+                self.join(place);
             }
         }
     }
 
+    /// Returns the place of the last run that starts before `page`.
+    fn place_before(&self, page: u64) -> Place {
+        match self.slots.get(self.recent) {
+            // Pages mostly come one after the other.
+            Some(slot) if slot.start < page && self.slots.get(slot.after).is_none_or(|next| next.start >= page) => {
+                self.recent
+            }
+            _ => self.places.range(..page).next_back().map_or(NOWHERE, |(_, place)| *place),
+        }
+    }
+
+    /// Adds a run behind the one at `before`, the last that starts before it; returns its place.
+    fn insert_behind(&mut self, before: Place, start: u64, run: R) -> Place {
+        let after = match self.slots.get(before) {
+            Some(slot) => slot.after,
+            None => self.places.first_key_value().map_or(NOWHERE, |(_, place)| *place),
+        };
+        debug_assert!(
+            self.slots.get(before).is_none_or(|slot| slot.end() <= start)
+                && self.slots.get(after).is_none_or(|slot| start + run.pages() <= slot.start),
+            "runs must not overlap"
+        );
+        let place = self.slots.insert(Slot { start, before, after, run });
+        self.places.insert(start, place);
+        if let Some(slot) = self.slots.get_mut(before) {
+            slot.after = place;
+        }
+        if let Some(slot) = self.slots.get_mut(after) {
+            slot.before = place;
+        }
+        self.recent = place;
+        place
+    }
+
     /// Takes out the first run, with its first page.
     pub(crate) fn pop_first(&mut self) -> Option<(u64, R)> {
-        self.runs.pop_first()
+        let (start, place) = self.places.pop_first()?;
+        self.unlink(place).map(|run| (start, run))
     }
 
     /// Takes out the run that starts with `start`.
     pub(crate) fn remove(&mut self, start: u64) -> Option<R> {
-        self.runs.remove(&start)
+        let place = self.places.remove(&start)?;
+        self.unlink(place)
+    }
+
+    /// Takes a run out that is in the tree no more.
+    fn unlink(&mut self, place: Place) -> Option<R> {
+        let Slot { before, after, run, .. } = self.slots.try_remove(place)?;
+        if let Some(slot) = self.slots.get_mut(before) {
+            slot.after = after;
+        }
+        if let Some(slot) = self.slots.get_mut(after) {
+            slot.before = before;
+        }
+        Some(run)
     }
 
     /// Makes `page` the first page of its run, if it is in one.
     pub(crate) fn split(&mut self, page: u64) {
-        let Some((&start, run)) = self.runs.range_mut(..page).next_back() else { return };
-        if page - start < run.pages() {
-            let rest = run.split_off(page - start);
-            self.runs.insert(page, rest);
+        if let Some(place) = self.place_around(page)
+            && let Some(slot) = self.slots.get_mut(place).filter(|slot| slot.start < page)
+        {
+            let rest = slot.run.split_off(page - slot.start);
+            self.insert_behind(place, page, rest);
+        }
+    }
+
+    /// As [`RunMap::change_starting`], and merges what agrees then, as [`RunMap::merge`] does.
+    #[inline(always)]
+    pub(crate) fn change_and_merge(&mut self, range: PageRange, mut change: impl FnMut(u64, &mut R)) {
+        let mut place = self.place_from(range.start);
+        while let Some(slot) = self.slots.get_mut(place) {
+            let (start, after) = (slot.start, slot.after);
+            if start > range.end {
+                break;
+            }
+            if start < range.end {
+                change(start, &mut slot.run);
+            }
+            self.join(place);
+            place = after;
         }
     }
 
     /// Merges the runs that touch each other at a page from the range's start to its end, the end included, and
     /// agree.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn merge(&mut self, range: PageRange) {
         // Mostly an object has one run.
-        if self.runs.len() > 1 {
+        if self.slots.len() > 1 {
             self.merge_all(range);
         }
     }
 
     fn merge_all(&mut self, range: PageRange) {
-        let mut last = range.end;
-        while let Some((start, next)) = self.last_joint(range.start, last) {
-            if let Some(next) = self.runs.remove(&next)
-                && let Some(run) = self.runs.get_mut(&start)
-            {
-                run.append(next);
-            }
-            last = start;
+        self.change_and_merge(range, |_, _| ());
+    }
+
+    /// Merges the run at `place` with the one before, if they touch and agree.
+    #[inline(always)]
+    fn join(&mut self, place: Place) {
+        if let Some(slot) = self.slots.get(place)
+            && let Some(before) = self.slots.get(slot.before)
+            && before.end() == slot.start
+            && before.run.continues_as(&slot.run)
+        {
+            self.append(slot.before, slot.start);
         }
     }
 
-    /// Returns the starts of the last two runs that can be merged at a page from `first` to `last`.
-    fn last_joint(&self, first: u64, last: u64) -> Option<(u64, u64)> {
-        let mut runs = self.runs.range(..=last).rev();
-        let (mut next_start, mut next) = runs.next()?;
-        while *next_start >= first
-            && let Some((start, run)) = runs.next()
+    /// Merges the run at `before` with the next one, which starts with `start`.
+    fn append(&mut self, before: Place, start: u64) {
+        if let Some(run) = self.remove(start)
+            && let Some(before) = self.slots.get_mut(before)
         {
-            if start + run.pages() == *next_start && run.continues_as(next) {
-                return Some((*start, *next_start));
-            }
-            (next_start, next) = (start, run);
+            before.run.append(run);
         }
-        None
     }
 }
 
 #[cfg(test)]
 mod test {
+    use alloc::collections::BTreeMap;
     use alloc::vec::Vec;
 
     use super::{Run, RunMap};
@@ -234,6 +393,111 @@ mod test {
         fn append(&mut self, next: Self) {
             self.0 += next.0;
         }
+    }
+
+    /// A generator of numbers, the same ones each time.
+    fn next(state: &mut u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state >> 33
+    }
+
+    /// What each page is said to be by the tree, by the neighbours' links, and by a look at each page.
+    fn pages(map: &RunMap<Kind>) -> [Vec<(u64, char)>; 3] {
+        let spread = |runs: &mut dyn Iterator<Item = (u64, &Kind)>| {
+            runs.flat_map(|(start, run)| (start..start + run.0).map(move |page| (page, run.1))).collect()
+        };
+        let found = (0..64).filter_map(|page| map.containing(page).map(|(_, run)| (page, run.1))).collect();
+        [spread(&mut map.iter()), spread(&mut map.meeting(PageRange::new(0, u64::MAX))), found]
+    }
+
+    /// Returns at how many pages of `range`, its end included, runs meet that could be one.
+    fn joints(map: &RunMap<Kind>, range: PageRange) -> usize {
+        let at = |start: u64| range.start <= start && start <= range.end;
+        let pairs = map.iter().zip(map.iter().skip(1));
+        pairs.filter(|(run, next)| run.0 + run.1.0 == next.0 && at(next.0) && run.1.1 == next.1.1).count()
+    }
+
+    #[test]
+    fn whatever_is_done_tree_links_and_what_was_asked_for_last_agree() {
+        let (mut map, mut model) = (RunMap::new(), BTreeMap::new());
+        let mut seed = 1;
+        for step in 0..20_000 {
+            let (first, second) = (next(&mut seed) % 64, next(&mut seed) % 64);
+            let range = PageRange::new(first.min(second), first.max(second) + 1);
+            let kind = if next(&mut seed).is_multiple_of(2) { 'a' } else { 'b' };
+            let mut change = |pages: PageRange, to| model.extend((pages.start..pages.end).map(|page| (page, to)));
+            match next(&mut seed) % 8 {
+                0 | 1 => {
+                    while let Some(gap) = map.next_gap(range) {
+                        if step % 2 == 0 {
+                            map.insert_merged(gap.start, Kind(gap.len(), kind))
+                        } else {
+                            map.insert(gap.start, Kind(gap.len(), kind))
+                        }
+                        change(gap, Some(kind));
+                    }
+                }
+                2 => map.split(range.start),
+                3 => {
+                    map.merge(range);
+                    assert_eq!(joints(&map, range), 0, "after step {step}");
+                }
+                4 => {
+                    map.split(range.start);
+                    map.split(range.end);
+                    let set = |start: u64, run: &mut Kind| {
+                        run.1 = kind;
+                        change(PageRange::new(start, start + run.0), Some(kind));
+                    };
+                    if step % 2 == 0 {
+                        map.change_starting(range, set);
+                    } else {
+                        map.change_and_merge(range, set);
+                        assert_eq!(joints(&map, range), 0, "after step {step}");
+                    }
+                }
+                5 => {
+                    let start = map.at_or_after(range.start).map(|(start, _)| start);
+                    if let Some((start, run)) = start.and_then(|start| Some((start, map.remove(start)?))) {
+                        change(PageRange::new(start, start + run.0), None);
+                    }
+                }
+                6 => {
+                    let around = map.containing_mut(range.start).map(|(start, run)| (start, run.0));
+                    let held = around.is_some_and(|(start, pages)| start <= range.start && range.start < start + pages);
+                    let expected = model.get(&range.start).copied().flatten();
+                    assert_eq!(held, expected.is_some());
+                    if let Some((start, _)) = around {
+                        assert_eq!(map.get_mut(start).map(|run| run.1), expected);
+                    }
+                }
+                _ => {
+                    if step % 64 == 0
+                        && let Some((start, run)) = map.pop_first()
+                    {
+                        change(PageRange::new(start, start + run.0), None);
+                    }
+                }
+            }
+            let expected: Vec<_> = model.iter().filter_map(|(page, kind)| kind.map(|kind| (*page, kind))).collect();
+            for seen in pages(&map) {
+                assert_eq!(seen, expected, "after step {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn merge_leaves_no_two_neighbours_that_agree() {
+        let mut map = RunMap::new();
+        for page in 0..64 {
+            map.insert(page, Kind(1, if page % 8 == 7 { 'b' } else { 'a' }));
+        }
+        map.merge(PageRange::new(8, 24));
+        assert_eq!(map.len(), 64 - 6 - 6);
+        map.merge(PageRange::new(0, 64));
+        assert_eq!(map.len(), 16);
+        map.change_and_merge(PageRange::new(0, 64), |_, run| run.1 = 'a');
+        assert_eq!(shape(&map), [(0, 64, 'a')]);
     }
 
     fn sample() -> RunMap<Kind> {
@@ -271,8 +535,9 @@ mod test {
         assert_eq!(starts(20, 30), []);
         assert_eq!(starts(19, 31), [15, 30]);
         assert_eq!(starts(12, 12), [10_u64; 0]);
-        let pages = map.starting_mut(PageRange::new(14, 31)).map(|(_, run)| run.0).collect::<Vec<_>>();
-        assert_eq!(pages, [5, 1]);
+        let mut pages = Vec::new();
+        map.change_starting(PageRange::new(14, 31), |start, run| pages.push((start, run.0)));
+        assert_eq!(pages, [(15, 5), (30, 1)]);
     }
 
     #[test]

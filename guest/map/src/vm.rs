@@ -145,7 +145,7 @@ impl<P: Ports> Vm<P> {
                 .filter(|(_, extent)| extent.wires > 0)
                 .for_each(|(_, extent)| runs.push(extent.frames));
         }
-        runs.joined().into_vec()
+        runs.join().to_vec()
     }
 
     /// Returns how many pages are charged against the limit: those of every user-wired entry, and those
@@ -232,11 +232,13 @@ impl<P: Ports> Vm<P> {
 
     /// Takes work that the system does for nobody who waits: writes that were only to be started, and the last returns of objects
     /// that nobody uses any more. Whoever runs operations polls it to its end beside them, and looks for more after each.
+    #[inline]
     pub fn take_background(self: &Arc<Self>) -> Option<Background> {
         // Asked after every operation, and mostly there is nothing.
-        if self.waiting.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
+        if self.waiting.load(Ordering::Relaxed) == 0 { None } else { self.take_waiting() }
+    }
+
+    fn take_waiting(self: &Arc<Self>) -> Option<Background> {
         {
             let mut background = self.background.lock();
             if let Some(work) = background.pop_front() {

@@ -61,16 +61,19 @@ impl WaitQueue {
     }
 
     /// Ends every wait that has begun.
+    #[inline]
     pub(crate) fn wake_all(&self) {
-        let wakers = {
-            let mut inner = self.inner.lock();
-            inner.wakes += 1;
-            if inner.wakers.is_empty() {
-                return;
-            }
-            core::mem::take(&mut inner.wakers)
-        };
-        // A waker may poll at once, so none is called under the lock.
+        let mut inner = self.inner.lock();
+        inner.wakes += 1;
+        if !inner.wakers.is_empty() {
+            let wakers = core::mem::take(&mut inner.wakers);
+            drop(inner);
+            Self::wake(wakers);
+        }
+    }
+
+    /// A waker may poll at once, so none is called under the lock.
+    fn wake(wakers: Vec<(u64, Waker)>) {
         for (_, waker) in wakers {
             waker.wake();
         }

@@ -79,8 +79,14 @@ impl<P: Ports> VmMap<P> {
 
     /// Deletes the entries of `range` that `owner` has claimed for that, and nothing else; `last` is what the host need not hold
     /// any more.
-    pub(super) async fn delete_claimed(&self, range: PageRange, owner: OperationId, blocking: Blocking, last: PinList) {
-        self.unpin(last).await;
+    pub(super) async fn delete_claimed(
+        &self,
+        range: PageRange,
+        owner: OperationId,
+        blocking: Blocking,
+        mut last: PinList,
+    ) {
+        self.unpin(&mut last).await;
         #[cfg(test)]
         self.vm.planted.pause().await;
         self.detach_submaps(range, owner, blocking).await;

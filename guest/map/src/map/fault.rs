@@ -87,6 +87,7 @@ impl<P: Ports> VmMap<P> {
     /// As [`VmMap::fault`], if all it takes is to map one page that the entry's own object has: the short way of most faults,
     /// which looks everything up once, allocates nothing and waits for nothing. `false`, with nothing changed, where more must be
     /// looked at.
+    #[inline(always)]
     pub fn fault_at_once(&self, address: u64, access: Prot) -> bool {
         let is_resolved = self.enter_resident(address >> PAGE_SHIFT, access);
         if is_resolved {
@@ -95,12 +96,11 @@ impl<P: Ports> VmMap<P> {
         is_resolved
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter_resident(&self, page: u64, access: Prot) -> bool {
         let mut state = self.state.lock();
-        let MapState { entries, last_fault, space, .. } = &mut *state;
-        let Some((start, entry)) = entries.containing_near(page, *last_fault) else { return false };
-        *last_fault = start;
+        let MapState { entries, space, .. } = &mut *state;
+        let Some((start, entry)) = entries.containing_mut(page) else { return false };
         let Some(id) = entry.object else { return false };
         let rights = if entry.needs_copy { entry.prot.without(Prot::WRITE) } else { entry.prot };
         if entry.transition.is_some() || entry.on_fault.is_some() || rights.is_none() || !rights.contains(access) {
@@ -110,9 +110,9 @@ impl<P: Ports> VmMap<P> {
         let index = page.wrapping_sub(start).wrapping_add(entry.offset);
         let mut objects = self.vm.objects();
         let (table, pmap) = objects.split(*space);
-        let object = &table[id];
-        let Some((first, extent)) = object.resident.containing_alone(index) else { return false };
+        let object = &mut table[id];
         let is_reachable = !object.is_dead && (object.backing.is_some() || index < object.pages);
+        let Some((first, extent)) = object.resident.come_to(index) else { return false };
         if !is_reachable || !extent.denied().is_none() {
             return false;
         }
@@ -253,9 +253,9 @@ impl<P: Ports> VmMap<P> {
         owner: OperationId,
         mut list: PinList,
     ) -> Result<(), KernReturn> {
-        let result = self.vm.host().wire(&list.take_frames()).await;
+        let result = self.vm.host().wire(list.frames()).await;
         let pin = if result.is_ok() { Held::Yes } else { Held::No };
-        let mut last = self.vm.objects().table.finish_pins(list, pin, self.vm.frames());
+        self.vm.objects().table.finish_pins(&mut list, pin, self.vm.frames());
         self.vm.idle().wake_all();
         let this = PageRange::new(page, page + 1);
         if let Err(error) = result {
@@ -265,14 +265,14 @@ impl<P: Ports> VmMap<P> {
                 let Some(entry) = state.entries.get_mut(start) else { return };
                 if let Some(top) = entry.object {
                     let indices = entry.object_range(start, this);
-                    self.vm.objects().table.uncount(top, indices, &mut last);
+                    self.vm.objects().table.uncount(top, indices, &mut list);
                 }
                 if let Some(wired) = &mut entry.on_fault {
                     wired.clear(this);
                 }
             });
         }
-        self.unpin(last).await;
+        self.unpin(&mut list).await;
         let awaited = self.exclusive(|state| state.release(marked, owner, |_| ()));
         self.end_busy();
         self.wake_if(awaited);

@@ -31,9 +31,7 @@ impl<P: Ports> VmMap<P> {
             }
             let clipped = state.clip(range.start).and_then(|()| state.clip(range.end));
             if clipped.is_ok() {
-                for (_, entry) in state.entries.starting_mut(range) {
-                    entry.inheritance = inheritance;
-                }
+                state.entries.change_starting(range, |_, entry| entry.inheritance = inheritance);
             }
             state.entries.merge(range);
             clipped

@@ -76,6 +76,7 @@ impl<P: Ports> VmMap<P> {
     }
 
     /// Ends one operation's being busy.
+    #[inline]
     pub(super) fn end_busy(&self) {
         let awaited = self.locked(|state| {
             state.busy -= 1;
@@ -175,27 +176,27 @@ impl<P: Ports> VmMap<P> {
             self.vm.host().unwire(&spare).await;
             spare.into_iter().for_each(|run| self.vm.frames().free(run));
         }
-        self.unpin(last).await;
+        self.unpin(&mut last).await;
         Ok(())
     }
 
     /// Lets the host let go of the pages of `list`.
-    pub(super) async fn unpin(&self, mut list: PinList) {
+    pub(super) async fn unpin(&self, list: &mut PinList) {
         while !list.is_empty() {
             #[cfg(test)]
             if self.vm.planted.has(crate::planted::Mutant::PinGoesBeforeHost) {
-                let frames = list.take_frames();
-                list = self.vm.objects().table.finish_pins(list, Pin::No, self.vm.frames());
+                let frames = list.frames().to_vec();
+                self.vm.objects().table.finish_pins(list, Pin::No, self.vm.frames());
                 self.vm.host().unwire(&frames).await;
                 continue;
             }
-            let frames = list.take_frames();
+            let frames = list.frames();
             if !frames.is_empty() {
-                self.vm.host().unwire(&frames).await;
+                self.vm.host().unwire(frames).await;
             }
             #[cfg(test)]
             self.vm.planted.pause().await;
-            list = self.vm.objects().table.finish_pins(list, Pin::No, self.vm.frames());
+            self.vm.objects().table.finish_pins(list, Pin::No, self.vm.frames());
             self.vm.idle().wake_all();
         }
     }

@@ -242,7 +242,7 @@ impl<P: Ports> MapState<P> {
         mut finish: impl FnMut(&mut MapEntry),
     ) -> bool {
         let mut awaited = false;
-        self.entries.change_starting(range, |_, entry| {
+        self.entries.change_and_merge(range, |_, entry| {
             let owned = entry.is_owned_by(owner);
             #[cfg(test)]
             let owned = owned
@@ -253,7 +253,6 @@ impl<P: Ports> MapState<P> {
                 awaited |= core::mem::take(&mut entry.needs_wakeup);
             }
         });
-        self.entries.merge(range);
         #[cfg(test)]
         let awaited = awaited && !self.vm.planted.has(crate::planted::Mutant::ReleaseForgetsToWake);
         awaited

@@ -31,9 +31,10 @@ impl<P: Ports> VmMap<P> {
         {
             call.is_unwire = true;
         }
+        let mut last = PinList::new();
         let result = loop {
             let step = self.exclusive(|state| match self.claim_for_unwire(state, &mut call, flags) {
-                Step::Done(claimed) => Step::Done(claimed.map(|()| state.unwire_entries(&call, flags))),
+                Step::Done(claimed) => Step::Done(claimed.map(|()| state.unwire_entries(&call, flags, &mut last))),
                 Step::Wait(wait) => Step::Wait(wait),
             });
             match step {
@@ -41,14 +42,10 @@ impl<P: Ports> VmMap<P> {
                 Step::Done(result) => break result,
             }
         };
-        let result = match result {
-            Ok(last) => {
-                // The marks stay until the host knows, so that no wire of the same entries can overtake this.
-                self.unpin(last).await;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
+        // The marks stay until the host knows, so that no wire of the same entries can overtake this.
+        if !last.is_empty() {
+            self.unpin(&mut last).await;
+        }
         #[cfg(test)]
         self.vm.planted.pause().await;
         let awaited = self.exclusive(|state| state.release(call.range, call.owner, |_| ()));
@@ -86,16 +83,14 @@ impl<P: Ports> VmMap<P> {
 }
 
 impl<P: Ports> MapState<P> {
-    /// Takes the wiring from every entry that the call holds (rows U-06 to U-08) and returns the pages that
-    /// have none left.
-    fn unwire_entries(&mut self, call: &Claims, flags: WireFlags) -> PinList {
-        let mut last = PinList::new();
+    /// Takes the wiring from every entry that the call holds (rows U-06 to U-08) and adds the pages that have none left to `last`.
+    fn unwire_entries(&mut self, call: &Claims, flags: WireFlags, last: &mut PinList) {
         let mut uncharged = 0;
         let mut objects = self.vm.objects();
         self.entries.change_starting(call.range, |start, entry| {
             if entry.is_owned_by(call.owner) && (!flags.is_user() || entry.user_wired) {
                 if entry.wired_count == 1 {
-                    entry.unwire_pages(start, &mut objects.table, &mut last);
+                    entry.unwire_pages(start, &mut objects.table, last);
                 }
                 entry.wired_count -= 1;
                 if flags.is_user() {
@@ -106,7 +101,6 @@ impl<P: Ports> MapState<P> {
         });
         self.user_wired_pages -= uncharged;
         self.vm.uncharge(uncharged);
-        last
     }
 }
 
@@ -114,7 +108,12 @@ impl MapEntry {
     /// Takes the entry's wiring off its pages; those that have none left are added to `last`. It goes by
     /// the objects, not by the page tables, so the protection does not matter (row B-07).
     pub(super) fn unwire_pages(&mut self, start: u64, table: &mut ObjectTable, last: &mut PinList) {
+        let is_whole = self.on_fault.is_none() && self.transition.is_none_or(|mark| mark.wired_to.is_none());
         if let Some(top) = self.object {
+            // Mostly it is all of them.
+            if is_whole {
+                return table.uncount(top, self.object_range(start, self.range(start)), last);
+            }
             for pages in self.counted_pages(start) {
                 table.uncount(top, self.object_range(start, pages), last);
             }

@@ -21,8 +21,10 @@ struct Wiring {
     on_fault: bool,
     /// The pages of the entry claimed last that are still to be made resident and counted.
     rest: PageRange,
-    /// What the host is to be asked about, as long as the call has wired nothing but pages that were there, with nothing awaited.
-    pins: Option<PinList>,
+    /// What the host is to be asked about.
+    pins: PinList,
+    /// That is collected page by page: the call has wired nothing but pages that were there so far, with nothing awaited.
+    collects: bool,
 }
 
 impl<P: Ports> VmMap<P> {
@@ -87,23 +89,42 @@ impl<P: Ports> VmMap<P> {
     ) -> (Result<(), KernReturn>, T) {
         let claims = Claims::new(owner, range, flags.allows_holes());
         let mut call =
-            Wiring { claims, flags, on_fault, rest: PageRange::new(0, 0), pins: (!on_fault).then(PinList::new) };
+            Wiring { claims, flags, on_fault, rest: PageRange::new(0, 0), pins: PinList::new(), collects: !on_fault };
         // Mostly all there is to do is done at once.
         let mut result = match self.exclusive(|state| self.wire_some(state, &mut call)) {
             Step::Done(Ok(None)) => Ok(()),
             step => self.wire_entries(&mut call, step).await,
         };
         if result.is_ok() {
-            result = self.pin_entries(&mut call).await;
+            if !call.collects {
+                self.collect_pins(&mut call).await;
+            }
+            // 0 to 1 is told, and nothing else.
+            if !call.pins.is_empty() {
+                let answer = self.vm.host().wire(call.pins.frames()).await;
+                #[cfg(test)]
+                self.vm.planted.pause().await;
+                let pin = if answer.is_ok() { Pin::Yes } else { Pin::No };
+                self.vm.objects().table.finish_pins(&mut call.pins, pin, self.vm.frames());
+                self.vm.idle().wake_all();
+                if !call.pins.is_empty() {
+                    self.unpin(&mut call.pins).await;
+                }
+                self.end_busy();
+                result = answer.map_err(|error| {
+                    self.note_host_error(error);
+                    KernReturn::from_wire_error(error)
+                });
+            }
         }
         if result.is_err() {
-            let last = self.exclusive(|state| state.undo_wiring(&call));
+            let mut last = self.exclusive(|state| state.undo_wiring(&call));
             #[cfg(test)]
             if self.vm.planted.has(crate::planted::Mutant::MarksGoBeforeRollBack) {
                 let awaited = self.exclusive(|state| state.finish_wiring(&call, false));
                 self.wake_if(awaited);
             }
-            self.unpin(last).await;
+            self.unpin(&mut last).await;
         }
         #[cfg(test)]
         self.vm.planted.pause().await;
@@ -166,7 +187,7 @@ impl<P: Ports> VmMap<P> {
         let step = self.wire_many(state, call);
         if !matches!(step, Step::Done(Ok(None))) {
             self.collect_later(call, &mut self.vm.objects());
-        } else if call.pins.as_ref().is_some_and(|pins| !pins.is_empty()) {
+        } else if !call.pins.is_empty() {
             state.busy += 1;
         }
         step
@@ -221,7 +242,9 @@ impl<P: Ports> VmMap<P> {
                 && let Some(mark) = &mut entry.transition
             {
                 // Run by run.
-                while let Some(entered) = objects.wire_ready(space, &window, access, call.pins.as_mut()) {
+                while let Some(entered) =
+                    objects.wire_ready(space, &window, access, call.collects.then_some(&mut call.pins))
+                {
                     let done = window.pages.start + entered.map_err(|_| KernReturn::ResourceShortage)?;
                     mark.wired_to = Some(done);
                     call.rest.start = done;
@@ -262,46 +285,22 @@ impl<P: Ports> VmMap<P> {
     /// Leaves it to [`VmMap::begin_pins`] to collect what the host is to be asked about: takes the marks off what has been collected, in
     /// the hold in which they were set.
     fn collect_later(&self, call: &mut Wiring, objects: &mut Objects<P>) {
-        if let Some(pins) = call.pins.take() {
-            let held = objects.table.finish_pins(pins, Pin::No, self.vm.frames());
-            debug_assert!(held.is_empty(), "the host has not been asked");
+        if core::mem::take(&mut call.collects) {
+            objects.table.finish_pins(&mut call.pins, Pin::No, self.vm.frames());
+            debug_assert!(call.pins.is_empty(), "the host has not been asked");
         }
     }
 
-    /// Has the host hold the pages that the call was the first to wire (0 to 1 is told, and nothing else).
-    async fn pin_entries(&self, call: &mut Wiring) -> Result<(), KernReturn> {
-        let mut list = match call.pins.take() {
-            Some(list) => list,
-            None => loop {
-                match self.locked(|state| self.begin_pins(state, call)) {
-                    Step::Wait(wait) => wait.await,
-                    Step::Done(list) => break list,
-                }
-            },
-        };
-        if list.is_empty() {
-            return Ok(());
+    /// Collects the pages that the host must be asked about, once it is asked about none of them by somebody else.
+    async fn collect_pins(&self, call: &mut Wiring) {
+        while let Step::Wait(wait) = self.locked(|state| self.begin_pins(state, call)) {
+            wait.await;
         }
-        let result = self.vm.host().wire(&list.take_frames()).await;
-        #[cfg(test)]
-        self.vm.planted.pause().await;
-        let pin = if result.is_ok() { Pin::Yes } else { Pin::No };
-        let last = self.vm.objects().table.finish_pins(list, pin, self.vm.frames());
-        self.vm.idle().wake_all();
-        if !last.is_empty() {
-            self.unpin(last).await;
-        }
-        self.end_busy();
-        result.map_err(|error| {
-            self.note_host_error(error);
-            KernReturn::from_wire_error(error)
-        })
     }
 
     /// Collects the pages that the host must be asked about. While it is asked about one of them by somebody else, this waits,
     /// and holds none, so that no two calls wait for each other.
-    fn begin_pins(&self, state: &mut MapState<P>, call: &Wiring) -> Step<Wait<'_>, PinList> {
-        let mut list = PinList::new();
+    fn begin_pins(&self, state: &mut MapState<P>, call: &mut Wiring) -> Step<Wait<'_>, ()> {
         let mut objects = self.vm.objects();
         let owner = call.claims.owner;
         let owned = |(start, entry): (u64, &MapEntry)| {
@@ -322,13 +321,13 @@ impl<P: Ports> VmMap<P> {
         for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
             let Some(top) = entry.object else { continue };
             for pages in entry.counted_pages(start) {
-                objects.table.begin_pins(top, entry.object_range(start, pages), &mut list);
+                objects.table.begin_pins(top, entry.object_range(start, pages), &mut call.pins);
             }
         }
-        if !list.is_empty() {
+        if !call.pins.is_empty() {
             state.busy += 1;
         }
-        Step::Done(list)
+        Step::Done(())
     }
 }
 
@@ -430,7 +429,7 @@ impl<P: Ports> MapState<P> {
         let mut last = PinList::new();
         let mut uncharged = 0;
         let mut objects = self.vm.objects();
-        for (start, entry) in self.entries.starting_mut(call.claims.range) {
+        self.entries.change_starting(call.claims.range, |start, entry| {
             if entry.is_owned_by(call.claims.owner) {
                 uncharged += entry.undo_wiring(start, &mut objects.table, &mut last);
                 #[cfg(test)]
@@ -441,7 +440,7 @@ impl<P: Ports> MapState<P> {
                     uncharged += entry.pages;
                 }
             }
-        }
+        });
         #[cfg(test)]
         let uncharged = if self.vm.planted.has(crate::planted::Mutant::RollBackKeepsCharge) { 0 } else { uncharged };
         self.user_wired_pages -= uncharged;

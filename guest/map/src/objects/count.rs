@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{Extent, Found, ObjectId, ObjectTable, Pin};
-use crate::frame_runs::{FrameRuns, RunList};
+use crate::frame_runs::FrameRuns;
 use crate::ports::Frames;
 use crate::runs::{Run, RunMap};
 use crate::units::{FrameRun, PageRange};
@@ -88,9 +88,7 @@ impl Counts {
     fn change(&mut self, range: PageRange, change: impl Fn(&mut u32)) {
         self.runs.split(range.start);
         self.runs.split(range.end);
-        for (_, run) in self.runs.starting_mut(range) {
-            change(&mut run.count);
-        }
+        self.runs.change_starting(range, |_, run| change(&mut run.count));
         self.runs.merge(range);
     }
 
@@ -136,8 +134,9 @@ impl PinList {
     }
 
     /// Returns the frames, as few runs as there can be.
-    pub(crate) fn take_frames(&mut self) -> RunList {
-        core::mem::take(&mut self.frames).joined()
+    #[inline]
+    pub(crate) fn frames(&mut self) -> &[FrameRun] {
+        self.frames.join()
     }
 }
 
@@ -267,34 +266,41 @@ impl ObjectTable {
         list.frames.push(frames);
     }
 
-    /// Ends the host's call about the pages of `list`: they are in state `pin` now. Returns those that the host holds for
-    /// nobody, because a copy took their wirings over during the call: it must let them go.
+    /// Ends the host's call about the pages of `list`: they are in state `pin` now. What is in the list then are those that the host
+    /// holds for nobody, because a copy took their wirings over during the call: it must let them go.
     ///
     /// Wired pages that were cut off their object stayed for the wiring's sake only (row P-10), so they end with it.
-    pub(crate) fn finish_pins(&mut self, list: PinList, pin: Pin, frames: &impl Frames) -> PinList {
-        let mut last = PinList::new();
-        let PinList { items, .. } = list;
-        for &(id, pages) in &items {
-            let object = &mut self[id];
-            let end = object.pages;
-            let is_unwired = object.resident.set_pin(pages, pin);
-            object.holds -= 1;
-            let is_held_for_nobody = is_unwired && pin == Pin::Yes;
-            #[cfg(test)]
-            let is_held_for_nobody =
-                is_held_for_nobody && self.mutant != Some(crate::planted::Mutant::CopyLeavesPageHeld);
-            if is_held_for_nobody {
-                self.uncount_below(id, pages, 0, &mut last);
-            }
-            if pin == Pin::No && pages.end > end {
-                self[id]
-                    .resident
-                    .remove_unwired(PageRange::new(pages.start.max(end), pages.end), |run| frames.free(run));
-            }
-            if !self[id].is_used() {
-                self.settle(id, frames);
-            }
+    pub(crate) fn finish_pins(&mut self, list: &mut PinList, pin: Pin, frames: &impl Frames) {
+        list.frames.clear();
+        if let &[(id, pages)] = list.items.as_slice() {
+            list.items.clear();
+            return self.finish_pin(id, pages, pin, frames, list);
         }
-        last
+        for (id, pages) in core::mem::take(&mut list.items) {
+            self.finish_pin(id, pages, pin, frames, list);
+        }
+    }
+
+    #[inline(always)]
+    fn finish_pin(&mut self, id: ObjectId, pages: PageRange, pin: Pin, frames: &impl Frames, last: &mut PinList) {
+        let object = &mut self[id];
+        let end = object.pages;
+        let is_unwired = object.resident.set_pin(pages, pin);
+        object.holds -= 1;
+        let is_held_for_nobody = is_unwired && pin == Pin::Yes;
+        let is_cut_off = pin == Pin::No && pages.end > end;
+        let is_used = object.is_used();
+        #[cfg(test)]
+        let is_held_for_nobody = is_held_for_nobody && self.mutant != Some(crate::planted::Mutant::CopyLeavesPageHeld);
+        if is_held_for_nobody {
+            self.uncount_below(id, pages, 0, last);
+        }
+        if is_cut_off {
+            let beyond = PageRange::new(pages.start.max(end), pages.end);
+            self[id].resident.remove_unwired(beyond, |run| frames.free(run));
+        }
+        if !is_used && !self[id].is_used() {
+            self.settle(id, frames);
+        }
     }
 }

@@ -132,10 +132,10 @@ impl Resident {
         self.extents.containing(index)
     }
 
-    /// As [`Resident::containing`], best where extents are single pages.
+    /// As [`Resident::containing`], best where the next question is about the same extent.
     #[inline]
-    pub(crate) fn containing_alone(&self, index: u64) -> Option<(u64, &Extent)> {
-        self.extents.containing_near(index, index)
+    pub(crate) fn come_to(&mut self, index: u64) -> Option<(u64, &Extent)> {
+        self.extents.containing_mut(index).map(|(start, extent)| (start, &*extent))
     }
 
     /// Returns the resident pages that `range` (not empty) begins with, cut to it, or else how many absent pages it
@@ -275,6 +275,7 @@ impl Resident {
     }
 
     /// Notes whether the host holds the pages of `range`; tells whether nobody wires some of them.
+    #[inline(always)]
     pub(crate) fn set_pin(&mut self, range: PageRange, pin: Pin) -> bool {
         let mut is_unwired = false;
         self.update(range, |extent| {
@@ -350,6 +351,7 @@ impl Resident {
     }
 
     /// Changes the state of the resident pages of `range`, and of no others.
+    #[inline]
     pub(crate) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Extent)) {
         // Mostly the range is one extent, and a search costs more than all else here.
         match self.extents.get_mut(range.start) {
@@ -357,7 +359,7 @@ impl Resident {
             _ => {
                 self.extents.split(range.start);
                 self.extents.split(range.end);
-                self.extents.change_starting(range, |_, extent| change(extent));
+                return self.extents.change_and_merge(range, |_, extent| change(extent));
             }
         }
         self.extents.merge(range);

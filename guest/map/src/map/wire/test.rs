@@ -377,7 +377,9 @@ fn wire_of_2_mib_in_several_runs_maps_it_as_one() {
 #[test]
 fn n5_wire_of_scattered_pages_tells_the_host_once_of_each_run() {
     let bed = Bed::new();
-    (bed.allocate(0, 6), bed.allocate(6, 12));
+    for half in [0, 6] {
+        bed.allocate(half, half + 6);
+    }
     // Frames are given out one after the other, so those of the one half lie between those of the other.
     (0..6).for_each(|page| assert_eq!((bed.write(page, 1), bed.write(page + 6, 1)), (Ok(()), Ok(()))));
     let runs = |calls: Vec<HostCall>| match calls.as_slice() {
