@@ -7,6 +7,7 @@ mod requests;
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::future::{Future, ready};
 use core::iter;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -167,6 +168,17 @@ impl KernelHost {
         panic!("the host let the guest go on after its exit: {answer:?}")
     }
 
+    /// Wires all runs, or none of them.
+    fn wire_all(&self, runs: &[FrameRun]) -> Result<(), HostError> {
+        for (index, batch) in runs.chunks(MAX_ENTRIES).enumerate() {
+            if let Err(error) = self.wire_batch(batch) {
+                self.unwire_all(runs.get(..index * MAX_ENTRIES).unwrap_or(&[]));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Wires one call's worth of runs, or none of them.
     fn wire_batch(&self, batch: &[FrameRun]) -> Result<(), HostError> {
         let page = self.page();
@@ -265,18 +277,14 @@ impl KernelHost {
 }
 
 impl Host for KernelHost {
-    async fn wire(&self, runs: &[FrameRun]) -> Result<(), HostError> {
-        for (index, batch) in runs.chunks(MAX_ENTRIES).enumerate() {
-            if let Err(error) = self.wire_batch(batch) {
-                self.unwire_all(runs.get(..index * MAX_ENTRIES).unwrap_or(&[]));
-                return Err(error);
-            }
-        }
-        Ok(())
+    // The host answers both at once, so there is nothing to come back to.
+    fn wire(&self, runs: &[FrameRun]) -> impl Future<Output = Result<(), HostError>> + Send {
+        ready(self.wire_all(runs))
     }
 
-    async fn unwire(&self, runs: &[FrameRun]) {
+    fn unwire(&self, runs: &[FrameRun]) -> impl Future<Output = ()> + Send {
         self.unwire_all(runs);
+        ready(())
     }
 
     fn refuses_sync(&self) -> Option<HostError> {

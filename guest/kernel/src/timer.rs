@@ -103,17 +103,18 @@ pub fn before_halt() {
 
 /// What a thread has of its processor before others get theirs.
 ///
-/// Between interrupts, only time in the thread's own hands counts. Where ring 0 is emulated, the way into ring 3 takes longer than
-/// many an interrupt needs to come; a thread whose turn ran out on the way would never do anything.
+/// From an interrupt on, only time in the thread's own hands counts, and what the kernel does for it without having to wait. Where ring 0 is
+/// emulated, the way into ring 3 takes longer than many an interrupt needs to come; a thread whose turn ran out on the way would never
+/// do anything.
 #[derive(Debug)]
 pub struct Turn {
     /// When the thread was first entered in it, in ticks; 0 before.
     began: u64,
     /// How long it is, in ticks, unless something urgent comes.
     share: u64,
-    /// How long the thread has been in ring 3 since, in ticks, when it was last entered.
+    /// How long the thread has had since, in ticks, when it was last entered first or behind an interrupt.
     ran: u64,
-    /// When it was last entered.
+    /// When that was.
     entered: u64,
 }
 
@@ -125,6 +126,12 @@ impl Turn {
 
     fn of(share: u64) -> Self {
         Self { began: 0, share, ran: 0, entered: 0 }
+    }
+
+    /// Tells whether the thread has been entered in it. Then nobody else had the processor since, and its timer is set: an interrupt
+    /// that has come meanwhile is taken once the thread is entered again.
+    pub const fn has_begun(&self) -> bool {
+        self.began != 0
     }
 
     /// Says that the thread is entered next: sets the timer to the end of its turn, or to an earlier moment that somebody waits for.

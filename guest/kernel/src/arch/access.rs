@@ -1,7 +1,7 @@
 //! Guarded access to task memory: a page fault inside these routines is an answer, not a trap.
 //!
 //! The routines run at ring 0 on the task's own mappings, so protections, accessed and dirty bits are the
-//! hardware's. They must be short of instructions: one `rep` string each.
+//! hardware's. They must be short of instructions: one `rep` string each, or one load.
 #![expect(unsafe_code, reason = "copies between kernel memory and addresses that may not be mapped")]
 // UNSAFETY: the routines touch, besides task memory, only the kernel buffer they are given.
 
@@ -13,8 +13,8 @@ pub struct AccessFault;
 
 #[repr(C)]
 struct Outcome {
-    /// Bytes that were not reached.
-    left: u64,
+    /// Bytes that were not reached, or what was loaded.
+    value: u64,
     /// 0 done, 1 stopped by a fault, 2 stopped by a difference.
     stopped: u64,
 }
@@ -31,6 +31,11 @@ global_asm!(
     "and ecx, 7",
     "rep movsb",
     "xor eax, eax",
+    "xor edx, edx",
+    "ret",
+    // guarded_load(from: rdi)
+    "guarded_load:",
+    "movzx eax, word ptr [rdi]",
     "xor edx, edx",
     "ret",
     // guarded_compare(task: rdi, kernel: rsi, bytes: rdx)
@@ -53,6 +58,7 @@ global_asm!(
 
 unsafe extern "C" {
     fn guarded_copy(to: u64, from: u64, bytes: u64) -> Outcome;
+    fn guarded_load(from: u64) -> Outcome;
     fn guarded_compare(task: u64, kernel: u64, bytes: u64) -> Outcome;
     static access_start: u8;
     static access_fixup: u8;
@@ -84,6 +90,20 @@ pub unsafe fn copy(to: u64, from: u64, bytes: u64) -> Result<(), AccessFault> {
     if outcome.stopped == 0 { Ok(()) } else { Err(AccessFault) }
 }
 
+/// Loads two bytes, the first one the lower, of task memory.
+///
+/// # Errors
+/// [`AccessFault`] when one of them faults.
+///
+/// # Safety
+/// Both must lie in the lower half.
+pub unsafe fn load(from: u64) -> Result<u16, AccessFault> {
+    // SAFETY: the caller's obligation is the routine's; a fault comes back as an outcome.
+    let Outcome { value, stopped } = unsafe { guarded_load(from) };
+    let [first, second, ..] = value.to_le_bytes();
+    if stopped == 0 { Ok(u16::from_le_bytes([first, second])) } else { Err(AccessFault) }
+}
+
 /// Compares task memory with kernel memory and returns the offset of the first byte that differs.
 ///
 /// # Errors
@@ -98,6 +118,6 @@ pub unsafe fn compare(task: u64, kernel: u64, bytes: u64) -> Result<Option<u64>,
         0 => Ok(None),
         1 => Err(AccessFault),
         // REPE counts the differing byte as done.
-        _ => Ok(Some(bytes - outcome.left - 1)),
+        _ => Ok(Some(bytes - outcome.value - 1)),
     }
 }

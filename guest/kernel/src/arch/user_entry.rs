@@ -30,7 +30,8 @@ const MACHINE_CHECK: u64 = 18;
 /// Bit of a page fault's error code: an instruction was to be read there.
 pub const FETCH: u64 = 1 << 4;
 /// `int 0x80`.
-const CALL: [u8; 2] = [0xcd, 0x80];
+const CALL: u16 = u16::from_le_bytes([0xcd, 0x80]);
+const CALL_BYTES: u64 = size_of_val(&CALL) as u64;
 const CALL_VECTOR: u64 = 0x80;
 /// Task addresses end here.
 const USER_END: u64 = 1 << 47;
@@ -159,7 +160,7 @@ impl UserContext {
             CALL_VECTOR => Trap::Call,
             INVALID_OPCODE => match self.is_call() {
                 Ok(true) => {
-                    self.frame.rip += CALL.len() as u64;
+                    self.frame.rip += CALL_BYTES;
                     Trap::Call
                 }
                 Ok(false) => Trap::Exception { vector, error_code },
@@ -182,15 +183,14 @@ impl UserContext {
     /// # Errors
     /// An address where no instruction can be read any more.
     fn is_call(&self) -> Result<bool, u64> {
-        let mut code = [0; CALL.len()];
         let rip = self.frame.rip;
-        if rip > USER_END - code.len() as u64 {
+        if rip > USER_END - CALL_BYTES {
             return Ok(false);
         }
-        // SAFETY: the source is in the lower half, and its tables are loaded still; the target is a kernel buffer of that length.
-        let read = unsafe { access::copy(code.as_mut_ptr() as u64, rip, code.len() as u64) };
+        // SAFETY: both bytes are in the lower half, and its tables are loaded still.
+        let code = unsafe { access::load(rip) };
         // The second byte may lie in the next page.
-        read.map(|()| code == CALL).map_err(|_| cpu::fault_address().max(rip))
+        code.map(|code| code == CALL).map_err(|_| cpu::fault_address().max(rip))
     }
 
     /// Returns the number of the system call.

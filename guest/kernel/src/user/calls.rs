@@ -38,8 +38,7 @@ pub const fn errno(number: u64) -> u64 {
 
 /// Carries out the system call that a thread stands behind.
 pub async fn carry_out(process: &Arc<Process>, context: &mut UserContext) -> Flow {
-    let arguments = context.call_arguments();
-    let [first, ..] = arguments;
+    let [first, ..] = context.call_arguments();
     let answer = match context.call_number() {
         user::EXIT => {
             process.end(ProgramEnd::Exited(first.to_le_bytes()[0]));
@@ -50,10 +49,10 @@ pub async fn carry_out(process: &Arc<Process>, context: &mut UserContext) -> Flo
         number if !has_room(process, number) => Err(shortage(number)),
         user::FORK => fork(process, context).await,
         number @ user::VM_ALLOCATE..=user::VM_INHERIT => {
-            memory::as_mach(process, number, arguments).await.map_err(|code| u64::from(code.code()))
+            memory::as_mach(process, number, context).await.map_err(|code| u64::from(code.code()))
         }
-        number @ user::MLOCK..=user::MSYNC => memory::as_posix(process, number, arguments).await,
-        number => about_threads(process, number, arguments).await,
+        number @ user::MLOCK..=user::MSYNC => memory::as_posix(process, number, context).await,
+        number => about_threads(process, number, context).await,
     };
     match answer {
         Ok(value) => context.finish_call(user::KERN_SUCCESS, value),
@@ -100,8 +99,8 @@ const fn shortage(number: u64) -> u64 {
     }
 }
 
-async fn about_threads(process: &Arc<Process>, number: u64, arguments: [u64; 6]) -> Answer {
-    let [first, second, third, ..] = arguments;
+async fn about_threads(process: &Arc<Process>, number: u64, context: &UserContext) -> Answer {
+    let [first, second, third, ..] = context.call_arguments();
     match number {
         user::PRINT => print(process, first, second).await,
         user::SLEEP => {

@@ -12,11 +12,12 @@ use wirevm_map::{
 use super::calls::{Answer, errno};
 use super::copy::USER_END;
 use super::process::Process;
+use crate::arch::UserContext;
 
 /// Carries out a call whose number is from [`user::MLOCK`] to [`user::MSYNC`].
-pub async fn as_posix(process: &Arc<Process>, number: u64, arguments: [u64; 6]) -> Answer {
+pub async fn as_posix(process: &Arc<Process>, number: u64, context: &UserContext) -> Answer {
     let map = process.map();
-    let [first, second, third, ..] = arguments;
+    let [first, second, third, ..] = context.call_arguments();
     let bits = |word| u32::try_from(word).map_err(|_| errno(user::EINVAL));
     let done = match number {
         user::MLOCK => map.mlock(first, second).await,
@@ -35,9 +36,9 @@ fn code_of(error: Errno) -> u64 {
 }
 
 /// Carries out a call whose number is from [`user::VM_ALLOCATE`] to [`user::VM_INHERIT`].
-pub async fn as_mach(process: &Arc<Process>, number: u64, arguments: [u64; 6]) -> Result<u64, KernReturn> {
+pub async fn as_mach(process: &Arc<Process>, number: u64, context: &UserContext) -> Result<u64, KernReturn> {
     let map = process.map();
-    let [first, second, third, fourth, fifth, sixth] = arguments;
+    let [first, second, third, fourth, fifth, sixth] = context.call_arguments();
     match number {
         user::VM_ALLOCATE => map.allocate(placement(first), second).await,
         user::VM_DEALLOCATE => map.deallocate(first, second).await.map(|()| 0),

@@ -50,7 +50,7 @@ async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64
         match (Ring3 { process, context, turn: &mut turn }).await {
             None => return ENDED_VALUE,
             Some(Trap::Call) => {
-                let flow = noting(&mut has_waited, calls::carry_out(process, context)).await;
+                let flow = noting(&mut has_waited, pin!(calls::carry_out(process, context))).await;
                 if let Flow::End(value) = flow {
                     return value;
                 }
@@ -58,7 +58,7 @@ async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64
             }
             Some(Trap::PageFault { address, error_code }) => {
                 let resolved = if process.programs().admits_step(Room::Much) {
-                    noting(&mut has_waited, process.map().fault(address, access_of(error_code))).await
+                    noting(&mut has_waited, pin!(process.map().fault(address, access_of(error_code)))).await
                 } else {
                     Err(KernReturn::ResourceShortage)
                 };
@@ -84,8 +84,7 @@ async fn run_until_end(process: &Arc<Process>, context: &mut UserContext) -> u64
 }
 
 /// Awaits `work`, and notes in `has_waited` whether it had to wait: others had the processor meanwhile.
-async fn noting<T>(has_waited: &mut bool, work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
+async fn noting<T>(has_waited: &mut bool, mut work: Pin<&mut impl Future<Output = T>>) -> T {
     poll_fn(|context| {
         let polled = work.as_mut().poll(context);
         *has_waited |= polled.is_pending();
@@ -163,8 +162,11 @@ impl Future for Ring3<'_> {
             return Poll::Ready(None);
         }
         process.space().load();
-        context.load();
-        turn.enter();
+        // Behind what it did not wait for the thread finds its processor as it left it.
+        if !turn.has_begun() {
+            context.load();
+            turn.enter();
+        }
         let left = loop {
             match context.enter() {
                 Trap::Call => {
