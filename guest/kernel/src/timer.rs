@@ -1,8 +1,8 @@
 //! Time: what it is, who waits for which moment, and the end of a thread's turn.
 //!
 //! There is no tick. Each processor sets its own timer when it halts, to the next moment that somebody waits for, and when it
-//! lets a thread run, to the end of the thread's turn if that comes first. Whoever makes the next moment an earlier one is on a processor that
-//! will do either; one that asks the host instead, which may take long, wakes one that halts, which sets its timer anew before it
+//! lets a thread run, to the end of the thread's turn if that comes first; behind a call for which the thread did not wait it is still
+//! set. Whoever makes the next moment an earlier one is on a processor that will do either; one that asks the host instead, which may take long, wakes one that halts, which sets its timer anew before it
 //! halts again; so does one that serves the agent. So no moment is passed over; only where every other processor runs a thread, one may come
 //! late by the rest of a turn, up to 40 ms.
 
@@ -116,6 +116,8 @@ pub struct Turn {
     ran: u64,
     /// When that was.
     entered: u64,
+    /// The timer is set to its end, or to an earlier moment.
+    is_set: bool,
 }
 
 impl Turn {
@@ -125,13 +127,13 @@ impl Turn {
     }
 
     fn of(share: u64) -> Self {
-        Self { began: 0, share, ran: 0, entered: 0 }
+        Self { began: 0, share, ran: 0, entered: 0, is_set: false }
     }
 
-    /// Tells whether the thread has been entered in it. Then nobody else had the processor since, and its timer is set: an interrupt
+    /// Tells whether the timer is set for it. Then the thread has been entered and nobody else had the processor since; an interrupt
     /// that has come meanwhile is taken once the thread is entered again.
-    pub const fn has_begun(&self) -> bool {
-        self.began != 0
+    pub const fn is_set(&self) -> bool {
+        self.is_set
     }
 
     /// Says that the thread is entered next: sets the timer to the end of its turn, or to an earlier moment that somebody waits for.
@@ -144,6 +146,7 @@ impl Turn {
         if self.began == 0 {
             self.began = self.entered;
         }
+        self.is_set = true;
         let left = share.saturating_sub(self.ran);
         arch::set_timer(self.entered.saturating_add(left).min(NEXT.load(Ordering::Acquire)));
     }
@@ -179,7 +182,9 @@ impl Turn {
     /// Returns how long the turn is beside those who wait. Where others are ready, it is a long one no more.
     fn share_beside(&mut self, has_urgent: bool, others_are_ready: bool) -> u64 {
         if others_are_ready {
-            self.share = TURN.load(Ordering::Relaxed);
+            let share = TURN.load(Ordering::Relaxed);
+            self.is_set &= self.share <= share;
+            self.share = share;
         }
         if has_urgent { SHORTEST_TURN.load(Ordering::Relaxed) } else { self.share }
     }

@@ -35,6 +35,7 @@ mod objects;
 mod planted;
 mod ports;
 mod runs;
+mod slots;
 mod units;
 mod vm;
 mod wait;

@@ -89,8 +89,6 @@ struct MapState<P: Ports> {
     space: SpaceId,
     /// How often the lock was taken to change the entries.
     timestamp: u64,
-    /// The number of the last operation.
-    operation: u64,
     /// How many operations make pages resident, or have the host asked about them, with the map unlocked (row T-10).
     busy: u32,
     /// Somebody waits for `busy` to be 0.
@@ -157,10 +155,7 @@ impl<P: Ports> VmMap<P> {
 
     /// Returns the identity of a new call.
     fn begin(&self) -> OperationId {
-        self.locked(|state| {
-            state.operation += 1;
-            OperationId(state.operation)
-        })
+        self.vm.next_operation()
     }
 
     /// Notes why the host refused, for reports.
@@ -178,7 +173,6 @@ impl<P: Ports> MapState<P> {
             entries: RunMap::new(),
             space,
             timestamp: 0,
-            operation: 0,
             busy: 0,
             busy_awaited: false,
             wire_future: LockAllFlags::default(),

@@ -1,10 +1,9 @@
-//! An ordered map of page numbers to runs: the container behind entries, resident pages and free frames.
+//! An ordered map of page numbers to runs: the container behind entries, resident pages and counts.
 
 use alloc::collections::BTreeMap;
 use core::iter;
 
-use slab::Slab;
-
+use crate::slots::{NOWHERE, Slots};
 use crate::units::PageRange;
 
 /// A value that stands for several consecutive pages.
@@ -24,9 +23,6 @@ pub(crate) trait Run {
 
 /// Where a run is among the slots of its map.
 type Place = usize;
-
-/// No place: that of no run.
-const NOWHERE: Place = Place::MAX;
 
 /// A run and its neighbours, which need not touch it.
 #[derive(Clone, Debug)]
@@ -51,13 +47,13 @@ impl<R: Run> Slot<R> {
 /// Runs that don't overlap, by their first page.
 ///
 /// A tree finds them, and each knows its neighbours, as entries of a map do in FreeBSD: whoever changes a run looks next whether it can be
-/// merged with these, and a search costs more than all else there. The run that was asked for last is remembered, because an
-/// operation comes back to it time and again.
+/// merged with these, and a search costs more than all else there. The run that was added, or was asked for to be changed, last is remembered,
+/// because an operation comes back to it time and again.
 #[derive(Clone, Debug)]
 pub(crate) struct RunMap<R> {
     places: BTreeMap<u64, Place>,
-    slots: Slab<Slot<R>>,
-    /// The place asked for last; there may be no run any more, or another one.
+    slots: Slots<Slot<R>>,
+    /// The place of the run that is remembered; there may be no run any more, or another one.
     recent: Place,
 }
 
@@ -71,11 +67,11 @@ impl<R: Run + Eq> Eq for RunMap<R> {}
 
 impl<R: Run> RunMap<R> {
     pub(crate) const fn new() -> Self {
-        Self { places: BTreeMap::new(), slots: Slab::new(), recent: NOWHERE }
+        Self { places: BTreeMap::new(), slots: Slots::new(), recent: NOWHERE }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.places.len()
     }
 
     /// Returns all runs in order, each with its first page.
@@ -233,7 +229,8 @@ impl<R: Run> RunMap<R> {
         match self.slots.get_mut(before) {
             Some(slot) if slot.end() == start && slot.run.continues_as(&run) => {
                 slot.run.append(run);
-                let after = slot.after;
+                let (end, after) = (slot.end(), slot.after);
+                debug_assert!(self.slots.get(after).is_none_or(|slot| end <= slot.start), "runs must not overlap");
                 self.recent = before;
                 self.join(after);
             }
@@ -294,7 +291,7 @@ impl<R: Run> RunMap<R> {
 
     /// Takes a run out that is in the tree no more.
     fn unlink(&mut self, place: Place) -> Option<R> {
-        let Slot { before, after, run, .. } = self.slots.try_remove(place)?;
+        let Slot { before, after, run, .. } = self.slots.remove(place)?;
         if let Some(slot) = self.slots.get_mut(before) {
             slot.after = after;
         }
@@ -336,7 +333,7 @@ impl<R: Run> RunMap<R> {
     #[inline(always)]
     pub(crate) fn merge(&mut self, range: PageRange) {
         // Mostly an object has one run.
-        if self.slots.len() > 1 {
+        if self.places.len() > 1 {
             self.merge_all(range);
         }
     }

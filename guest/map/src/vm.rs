@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::mutex::Mutex;
 use spin::mutex::MutexGuard;
 
+use crate::entry::OperationId;
 use crate::frame_runs::FrameRuns;
 use crate::handle::ObjectHandle;
 use crate::kern_return::KernReturn;
@@ -51,6 +52,8 @@ pub struct Vm<P: Ports> {
     frames: P::Frames,
     objects: YieldingLock<Objects<P>, P::Relax>,
     user_wired_pages: AtomicU64,
+    /// The number of the last operation on any map.
+    operations: AtomicU64,
     user_wire_limit_pages: AtomicU64,
     /// Woken after something ended that pages were busy with: a write to stable storage, a call to the host, a page's
     /// way from its pager.
@@ -107,6 +110,7 @@ impl<P: Ports> Vm<P> {
             frames,
             objects: YieldingLock::new(Objects::new(Arc::clone(&waiting))),
             user_wired_pages: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
             user_wire_limit_pages: AtomicU64::new(user_wire_limit_pages),
             idle: WaitQueue::new(),
             background: Mutex::new(VecDeque::new()),
@@ -345,6 +349,16 @@ impl<P: Ports> Vm<P> {
     /// Returns the queue that is woken when pages are busy no more.
     pub(crate) fn idle(&self) -> &WaitQueue {
         &self.idle
+    }
+
+    /// Returns the identity of a new operation.
+    pub(crate) fn next_operation(&self) -> OperationId {
+        OperationId(self.operations.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    }
+
+    /// Returns how many operations there have been.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
     }
 
     /// Charges `pages` pages against the limit (row L-05); `false` and no charge when it would be passed.

@@ -23,7 +23,8 @@ use crate::service::{Machine, Output};
 /// Most programs that run at a time, children included.
 const MAX_PROGRAMS: usize = 128;
 
-/// After how many page faults and small calls the kernel looks whether it has room for more: each takes a few hundred bytes at most.
+/// After how many page faults and small calls the kernel looks whether it has room for more: each takes a few hundred bytes, and a few
+/// thousand now and then.
 const STEPS_PER_LOOK: u64 = 32;
 
 /// The programs that run, and what it takes to start one.

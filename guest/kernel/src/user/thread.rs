@@ -163,7 +163,7 @@ impl Future for Ring3<'_> {
         }
         process.space().load();
         // Behind what it did not wait for the thread finds its processor as it left it.
-        if !turn.has_begun() {
+        if !turn.is_set() {
             context.load();
             turn.enter();
         }

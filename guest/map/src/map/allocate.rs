@@ -159,8 +159,7 @@ impl<P: Ports> MapState<P> {
             how
         };
         let entry = self.entries.get_mut(start).filter(|_| how.contains(LockAllFlags::FUTURE))?;
-        self.operation += 1;
-        let owner = OperationId(self.operation);
+        let owner = self.vm.next_operation();
         entry.transition = Some(Transition::new(owner));
         Some(NewEntry { owner, how })
     }

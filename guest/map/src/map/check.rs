@@ -150,7 +150,7 @@ impl<P: Ports> MapState<P> {
             require(start >= end, "entries are ordered, disjoint and within the map", pages)?;
             require(!pages.is_empty(), "no entry is empty", pages)?;
             end = pages.end;
-            entry.check(pages, self.operation)?;
+            entry.check(pages, self.vm.operations())?;
             let submap = self.submaps.get(&start).map(|submap| submap.bounds);
             let expected = (entry.kind == EntryKind::Submap).then_some(pages);
             require(submap == expected, "a submap rules over exactly its entry", pages)?;

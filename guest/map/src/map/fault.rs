@@ -198,7 +198,7 @@ impl<P: Ports> VmMap<P> {
                 entry
             }
         };
-        let (space, busy, operation) = (state.space, &mut state.busy, &mut state.operation);
+        let (space, busy) = (state.space, &mut state.busy);
         let Some(whole) = entry.window(start, entry.range(start)) else { return Ok(None) };
         let this = whole.narrowed(PageRange::new(page, page + 1));
         let mut objects = self.vm.objects();
@@ -219,8 +219,7 @@ impl<P: Ports> VmMap<P> {
             let mut list = PinList::new();
             objects.table.begin_pins(this.object, this.indices, &mut list);
             if !list.is_empty() {
-                *operation += 1;
-                let owner = OperationId(*operation);
+                let owner = self.vm.next_operation();
                 entry.transition = Some(Transition::new(owner));
                 *busy += 1;
                 return Ok(Some(Unlocked::Pin(whole.pages, owner, list)));

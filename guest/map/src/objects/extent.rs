@@ -351,18 +351,22 @@ impl Resident {
     }
 
     /// Changes the state of the resident pages of `range`, and of no others.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Extent)) {
         // Mostly the range is one extent, and a search costs more than all else here.
         match self.extents.get_mut(range.start) {
-            Some(extent) if extent.frames.pages == range.len() => change(extent),
-            _ => {
-                self.extents.split(range.start);
-                self.extents.split(range.end);
-                return self.extents.change_and_merge(range, |_, extent| change(extent));
+            Some(extent) if extent.frames.pages == range.len() => {
+                change(extent);
+                self.extents.merge(range);
             }
+            _ => self.update_all(range, &mut change),
         }
-        self.extents.merge(range);
+    }
+
+    fn update_all(&mut self, range: PageRange, change: &mut dyn FnMut(&mut Extent)) {
+        self.extents.split(range.start);
+        self.extents.split(range.end);
+        self.extents.change_and_merge(range, |_, extent| change(extent));
     }
 }
 
