@@ -84,13 +84,6 @@ impl<R: Run> RunMap<R> {
         self.slots.get(place).map(|slot| (slot.start, &slot.run))
     }
 
-    /// Returns the run behind the one that was asked for last: who goes from one to the next asks for that.
-    #[inline(always)]
-    fn next_place(&self) -> Option<(Place, &Slot<R>)> {
-        let place = self.slots.get(self.recent)?.after;
-        self.slots.get(place).map(|slot| (place, slot))
-    }
-
     /// Returns the place of the run that holds `page`.
     #[inline(always)]
     fn place_around(&self, page: u64) -> Option<Place> {
@@ -139,11 +132,16 @@ impl<R: Run> RunMap<R> {
     #[inline(always)]
     pub(crate) fn containing_mut(&mut self, page: u64) -> Option<(u64, &mut R)> {
         // Nothing is written in between, so that the place is looked at once.
-        if self.slots.get(self.recent).is_some_and(|slot| slot.holds(page)) {
-            return self.slots.get_mut(self.recent).map(|slot| (slot.start, &mut slot.run));
-        }
-        self.recent = match self.next_place() {
-            Some((place, slot)) if slot.holds(page) => place,
+        let next = match self.slots.get(self.recent) {
+            Some(slot) if slot.holds(page) => {
+                return self.slots.get_mut(self.recent).map(|slot| (slot.start, &mut slot.run));
+            }
+            Some(slot) => slot.after,
+            None => NOWHERE,
+        };
+        self.recent = match self.slots.get(next) {
+            // Who goes from one run to the next asks for that.
+            Some(slot) if slot.holds(page) => next,
             // Else it mostly is the first of its run, and that is found in half the time.
             _ => match self.places.get(&page) {
                 Some(place) => *place,
@@ -161,11 +159,13 @@ impl<R: Run> RunMap<R> {
     /// Returns the run that starts with `page`. What is done to it must not change how many pages it has.
     #[inline(always)]
     pub(crate) fn get_mut(&mut self, page: u64) -> Option<&mut R> {
-        if self.slots.get(self.recent).is_some_and(|slot| slot.start == page) {
-            return self.slots.get_mut(self.recent).map(|slot| &mut slot.run);
-        }
-        self.recent = match self.next_place() {
-            Some((place, slot)) if slot.start == page => place,
+        let next = match self.slots.get(self.recent) {
+            Some(slot) if slot.start == page => return self.slots.get_mut(self.recent).map(|slot| &mut slot.run),
+            Some(slot) => slot.after,
+            None => NOWHERE,
+        };
+        self.recent = match self.slots.get(next) {
+            Some(slot) if slot.start == page => next,
             _ => *self.places.get(&page)?,
         };
         self.slots.get_mut(self.recent).map(|slot| &mut slot.run)
@@ -328,18 +328,47 @@ impl<R: Run> RunMap<R> {
         }
     }
 
-    /// Merges the runs that touch each other at a page from the range's start to its end, the end included, and
-    /// agree.
+    /// Changes the run that starts with `start`, if there is one that `fits`, and merges it with its neighbours where they agree then.
+    /// How many pages it has must not change.
     #[inline(always)]
-    pub(crate) fn merge(&mut self, range: PageRange) {
-        // Mostly an object has one run.
+    pub(crate) fn change_one<T>(
+        &mut self,
+        start: u64,
+        fits: impl FnOnce(&R) -> bool,
+        change: impl FnOnce(&mut R) -> T,
+    ) -> Option<T> {
+        let run = self.get_mut(start).filter(|run| fits(run))?;
+        let value = change(run);
+        // Mostly there is no other.
         if self.places.len() > 1 {
-            self.merge_all(range);
+            self.join_both(self.recent);
+        }
+        Some(value)
+    }
+
+    /// Merges the run at `place` with the ones before and behind it, if they touch and agree.
+    fn join_both(&mut self, place: Place) {
+        let Some(slot) = self.slots.get(place) else { return };
+        let (start, end, before) = (slot.start, slot.end(), slot.before);
+        let continues =
+            |first: &Slot<R>, next: &Slot<R>| first.end() == next.start && first.run.continues_as(&next.run);
+        let joins_next = self.slots.get(slot.after).is_some_and(|next| continues(slot, next));
+        let joins_before = self.slots.get(before).is_some_and(|before| continues(before, slot));
+        if joins_next {
+            self.append(place, end);
+        }
+        if joins_before {
+            self.append(before, start);
         }
     }
 
-    fn merge_all(&mut self, range: PageRange) {
-        self.change_and_merge(range, |_, _| ());
+    /// Merges the runs that touch each other at a page from the range's start to its end, the end included, and
+    /// agree.
+    pub(crate) fn merge(&mut self, range: PageRange) {
+        // Mostly an object has one run.
+        if self.places.len() > 1 {
+            self.change_and_merge(range, |_, _| ());
+        }
     }
 
     /// Merges the run at `place` with the one before, if they touch and agree.
@@ -423,7 +452,7 @@ mod test {
             let range = PageRange::new(first.min(second), first.max(second) + 1);
             let kind = if next(&mut seed).is_multiple_of(2) { 'a' } else { 'b' };
             let mut change = |pages: PageRange, to| model.extend((pages.start..pages.end).map(|page| (page, to)));
-            match next(&mut seed) % 8 {
+            match next(&mut seed) % 9 {
                 0 | 1 => {
                     while let Some(gap) = map.next_gap(range) {
                         if step % 2 == 0 {
@@ -467,6 +496,21 @@ mod test {
                     if let Some((start, _)) = around {
                         assert_eq!(map.get_mut(start).map(|run| run.1), expected);
                     }
+                }
+                7 => {
+                    let start = map.at_or_after(range.start).map_or(range.start, |(start, _)| start);
+                    let set = |run: &mut Kind| {
+                        run.1 = kind;
+                        run.0
+                    };
+                    let changed = map.change_one(start, |run| run.1 != kind, set);
+                    if let Some(pages) = changed {
+                        let run = PageRange::new(start, start + pages);
+                        change(run, Some(kind));
+                        assert_eq!(joints(&map, run), 0, "after step {step}");
+                    }
+                    let starts = map.iter().any(|(first, run)| first == start && run.1 != kind);
+                    assert!(!starts, "after step {step}");
                 }
                 _ => {
                     if step % 64 == 0

@@ -1,14 +1,17 @@
 //! A slab that grows in small pieces.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::iter;
 
 use slab::Slab;
 
 /// Values, each in a place of its own as long as it stays.
 ///
 /// [`Slab`] is one piece of memory that doubles, and a kernel whose heap is nearly full has no such piece, for all it may
-/// have left. This is many slabs of [`PIECE`] values: no allocation is longer than a few kilobytes, and a piece that holds nothing takes no memory.
+/// have left. This is a slab of up to [`PIECE`] values, and pieces of so many for all others: no allocation is longer than a few
+/// kilobytes, and what holds nothing takes no memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots<T> {
     /// The first [`PIECE`] values: mostly there are no others.
@@ -27,13 +30,16 @@ struct Further<T> {
 
 #[derive(Clone, Debug)]
 struct Piece<T> {
-    values: Slab<T>,
+    /// [`PIECE`] of them, or none at all.
+    values: Box<[Option<T>]>,
+    /// Which of them are there, a bit each.
+    taken: u32,
     /// The number of the next piece that has room, while this one has.
     next_roomy: usize,
 }
 
 /// Values of a piece, and pieces of a row.
-const PIECE: usize = 32;
+const PIECE: usize = u32::BITS as usize;
 
 /// No place, and the number of no piece.
 pub(crate) const NOWHERE: usize = usize::MAX;
@@ -89,15 +95,16 @@ impl<T> Further<T> {
     fn get(&self, place: usize) -> Option<&T> {
         let (number, index) = split(place);
         let (row, column) = split(number);
-        self.rows.get(row)?.get(column)?.values.get(index)
+        self.rows.get(row)?.get(column)?.values.get(index)?.as_ref()
     }
 
     #[inline(never)]
     fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         let (number, index) = split(place);
-        self.piece(number)?.values.get_mut(index)
+        self.piece(number)?.values.get_mut(index)?.as_mut()
     }
 
+    #[inline(always)]
     fn piece(&mut self, number: usize) -> Option<&mut Piece<T>> {
         let (row, column) = split(number);
         self.rows.get_mut(row)?.get_mut(column)
@@ -109,8 +116,8 @@ impl<T> Further<T> {
         }
         let number = self.roomy;
         let piece = self.piece(number).expect("a piece that has room is there");
-        let index = piece.values.insert(value);
-        if piece.values.len() == PIECE {
+        let index = piece.insert(value);
+        if piece.taken == u32::MAX {
             self.roomy = piece.next_roomy;
         }
         number * PIECE + index
@@ -119,7 +126,7 @@ impl<T> Further<T> {
     /// Adds a piece without values behind all others; none has room.
     #[cold]
     fn add_piece(&mut self) {
-        let empty = || Piece { values: Slab::new(), next_roomy: NOWHERE };
+        let empty = || Piece { values: Box::default(), taken: 0, next_roomy: NOWHERE };
         match self.rows.last_mut() {
             Some(row) if row.len() < PIECE => row.push(empty()),
             Some(_) => self.rows.push(vec![empty()]),
@@ -134,12 +141,33 @@ impl<T> Further<T> {
         let (number, index) = split(place);
         let roomy = self.roomy;
         let piece = self.piece(number)?;
-        let value = piece.values.try_remove(index)?;
-        if piece.values.len() + 1 == PIECE {
+        let was_full = piece.taken == u32::MAX;
+        let value = piece.remove(index)?;
+        if was_full {
             piece.next_roomy = roomy;
             self.roomy = number;
-        } else if piece.values.is_empty() {
-            piece.values = Slab::new();
+        }
+        Some(value)
+    }
+}
+
+impl<T> Piece<T> {
+    /// Puts a value where there is none, which must be somewhere; returns its index.
+    fn insert(&mut self, value: T) -> usize {
+        if self.values.is_empty() {
+            self.values = iter::repeat_with(|| None).take(PIECE).collect();
+        }
+        let bit = self.taken.trailing_ones();
+        self.taken |= 1 << bit;
+        self.values[bit as usize] = Some(value);
+        bit as usize
+    }
+
+    fn remove(&mut self, index: usize) -> Option<T> {
+        let value = self.values.get_mut(index)?.take()?;
+        self.taken &= !(1 << index);
+        if self.taken == 0 {
+            self.values = Box::default();
         }
         Some(value)
     }
@@ -196,11 +224,10 @@ mod test {
             assert!(slots.remove(place).is_some());
         }
         let memory = |slots: &Slots<usize>| {
-            slots.further.rows.iter().flatten().map(|piece| piece.values.capacity()).sum::<usize>()
-                + slots.first.capacity()
+            slots.further.rows.iter().flatten().map(|piece| piece.values.len()).sum::<usize>() + slots.first.capacity()
         };
         assert_eq!(memory(&slots), count - PIECE);
-        assert!(slots.further.rows.iter().flatten().all(|piece| piece.values.capacity() <= PIECE));
+        assert!(slots.further.rows.iter().flatten().all(|piece| piece.values.len() <= PIECE));
         assert!(slots.first.capacity() <= PIECE && slots.further.rows.iter().all(|row| row.capacity() <= PIECE));
         for value in 0..PIECE {
             assert!((PIECE..2 * PIECE).contains(&slots.insert(value)));

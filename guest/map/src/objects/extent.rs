@@ -343,23 +343,22 @@ impl Resident {
         range: PageRange,
         change: impl FnOnce(PageRange, &mut Extent) -> T,
     ) -> Option<(u64, T)> {
-        let extent = self.extents.get_mut(range.start).filter(|extent| extent.frames.pages <= range.len())?;
-        let run = PageRange::new(range.start, range.start + extent.frames.pages);
-        let value = change(run, extent);
-        self.extents.merge(run);
-        Some((run.len(), value))
+        self.extents.change_one(
+            range.start,
+            |extent| extent.frames.pages <= range.len(),
+            |extent| {
+                let pages = extent.frames.pages;
+                (pages, change(PageRange::new(range.start, range.start + pages), extent))
+            },
+        )
     }
 
     /// Changes the state of the resident pages of `range`, and of no others.
     #[inline(always)]
     pub(crate) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Extent)) {
         // Mostly the range is one extent, and a search costs more than all else here.
-        match self.extents.get_mut(range.start) {
-            Some(extent) if extent.frames.pages == range.len() => {
-                change(extent);
-                self.extents.merge(range);
-            }
-            _ => self.update_all(range, &mut change),
+        if self.extents.change_one(range.start, |extent| extent.frames.pages == range.len(), &mut change).is_none() {
+            self.update_all(range, &mut change);
         }
     }
 
