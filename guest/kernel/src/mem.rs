@@ -208,8 +208,13 @@ pub fn set_heap_limit(pages: u64) {
 
 /// Tells whether the heap has that room; it doubles by free frames if it hasn't, as far as it may.
 pub fn has_room(frames: &KernelFrames, room: Room) -> bool {
+    has_all(room) || room == Room::Much && grows(frames)
+}
+
+/// Tells whether the heap has all that room now, not only what must do where it can't grow.
+pub fn has_all(room: Room) -> bool {
     match room {
-        Room::Much => is_free(much_bytes()) || grows(frames),
+        Room::Much => is_free(much_bytes()),
         Room::Little => is_free(LITTLE_ROOM_BYTES),
         Room::None => true,
     }

@@ -1,10 +1,11 @@
 //! Time: what it is, who waits for which moment, and the end of a thread's turn.
 //!
 //! There is no tick. Each processor sets its own timer when it halts, to the next moment that somebody waits for, and when it
-//! lets a thread run, to the end of the thread's turn if that comes first; behind a call for which the thread did not wait it is still
-//! set. Whoever makes the next moment an earlier one is on a processor that will do either; one that asks the host instead, which may take long, wakes one that halts, which sets its timer anew before it
-//! halts again; so does one that serves the agent. So no moment is passed over; only where every other processor runs a thread, one may come
-//! late by the rest of a turn, up to 40 ms.
+//! lets a thread run, to the end of the thread's turn if that comes first; behind a call for which the thread did not wait it is
+//! still set, unless the turn has become a shorter one. Whoever makes the next moment an earlier one is on a processor that will do
+//! either; one that asks the host instead, which may take long, wakes one that halts, which sets its timer anew before it halts
+//! again; so does one that serves the agent. So no moment is passed over; only where every other processor runs a thread, one
+//! may come late by the rest of a turn, up to 40 ms.
 
 use alloc::collections::BTreeMap;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -112,7 +113,7 @@ pub struct Turn {
     began: u64,
     /// How long it is, in ticks, unless something urgent comes.
     share: u64,
-    /// How long the thread has had since, in ticks, when it was last entered first or behind an interrupt.
+    /// How long the thread has had since, in ticks, when the timer was last set.
     ran: u64,
     /// When that was.
     entered: u64,
@@ -138,6 +139,10 @@ impl Turn {
 
     /// Says that the thread is entered next: sets the timer to the end of its turn, or to an earlier moment that somebody waits for.
     pub fn enter(&mut self) {
+        // A turn that was made a shorter one behind a call goes on.
+        if self.began != 0 {
+            self.interrupted();
+        }
         self.set_timer(self.share);
     }
 
@@ -151,7 +156,7 @@ impl Turn {
         arch::set_timer(self.entered.saturating_add(left).min(NEXT.load(Ordering::Acquire)));
     }
 
-    /// Takes note that an interrupt got the thread out of ring 3.
+    /// Takes note that an interrupt got the thread out of ring 3, or that the timer is to be set anew.
     pub fn interrupted(&mut self) {
         self.ran = self.ran.saturating_add(arch::ticks().saturating_sub(self.entered));
     }
@@ -176,7 +181,16 @@ impl Turn {
     /// Says whether a thread that the kernel has just done something for gives way. What the kernel does for it counts.
     pub fn is_used_up(&mut self, has_urgent: bool, others_are_ready: bool) -> bool {
         let share = self.share_beside(has_urgent, others_are_ready);
-        (has_urgent || others_are_ready) && arch::ticks().saturating_sub(self.began) >= share
+        if !has_urgent && !others_are_ready {
+            return false;
+        }
+        let is_used_up = arch::ticks().saturating_sub(self.began) >= share;
+        if has_urgent && !is_used_up {
+            // What is urgent does not wait for the end of the turn.
+            self.interrupted();
+            self.set_timer(share);
+        }
+        is_used_up
     }
 
     /// Returns how long the turn is beside those who wait. Where others are ready, it is a long one no more.

@@ -1,7 +1,5 @@
 //! One entry of a map.
 
-use alloc::boxed::Box;
-
 use crate::objects::{Counts, ObjectId, Window};
 use crate::runs::Run;
 use crate::units::{PageRange, Prot};
@@ -86,8 +84,8 @@ pub(crate) struct MapEntry {
     /// The system's wirings, and one more if the user has wired the entry.
     pub(crate) wired_count: u32,
     pub(crate) user_wired: bool,
-    /// The entry is wired page by page as pages become resident, and these virtual pages are; none where all are.
-    pub(crate) on_fault: Option<Box<Counts>>,
+    /// The entry is wired page by page as pages become resident; the map knows which are.
+    pub(crate) on_fault: bool,
     pub(crate) transition: Option<Transition>,
     /// Somebody waits for the entry's mark to go or for its system wirings to end.
     pub(crate) needs_wakeup: bool,
@@ -107,7 +105,7 @@ impl MapEntry {
             inheritance: Inheritance::Copy,
             wired_count: 0,
             user_wired: false,
-            on_fault: None,
+            on_fault: false,
             transition: None,
             needs_wakeup: false,
         }
@@ -150,27 +148,26 @@ impl MapEntry {
         })
     }
 
-    /// Returns the pages of the entry that starts with `start` on each of which it counts as one wiring (row N5), in order.
-    pub(crate) fn counted_pages(&self, start: u64) -> impl Iterator<Item = PageRange> {
+    /// Returns the pages of the entry that starts with `start` on each of which it counts as one wiring (row N5), in order, given those
+    /// of its map that were wired as they became resident.
+    pub(crate) fn counted_pages(&self, start: u64, by_fault: &Counts) -> impl Iterator<Item = PageRange> {
         let whole = self.range(start);
         // All pages before this one, and behind it those that came by faults.
         let all_before = match self.transition.and_then(|mark| mark.wired_to) {
             Some(wired_to) => wired_to.clamp(whole.start, whole.end),
-            None if self.on_fault.is_some() => whole.start,
+            None if self.on_fault => whole.start,
             None => whole.end,
         };
-        let end = match &self.on_fault {
+        let end = match self.on_fault {
             _ if self.wired_count == 0 => start,
-            Some(_) => whole.end,
-            None => all_before,
+            true => whole.end,
+            false => all_before,
         };
         let mut rest = PageRange::new(start, end);
         core::iter::from_fn(move || {
             while !rest.is_empty() {
-                let (pages, count) = match &self.on_fault {
-                    Some(wired) if rest.start >= all_before => wired.first_of(rest),
-                    _ => (all_before - rest.start, 1),
-                };
+                let is_behind = self.on_fault && rest.start >= all_before;
+                let (pages, count) = if is_behind { by_fault.first_of(rest) } else { (all_before - rest.start, 1) };
                 let part = PageRange::new(rest.start, rest.start + pages);
                 rest.start = part.end;
                 if count > 0 {
@@ -191,8 +188,7 @@ impl Run for MapEntry {
     /// keep the mark and its owner (row N3).
     fn split_off(&mut self, pages: u64) -> Self {
         debug_assert!(self.object.is_some() || !self.kind.has_pages(), "row C-01: an object before the first clip");
-        let rest =
-            Self { pages: self.pages - pages, offset: self.offset + pages, on_fault: self.on_fault.clone(), ..*self };
+        let rest = Self { pages: self.pages - pages, offset: self.offset + pages, ..*self };
         self.pages = pages;
         rest
     }
@@ -215,8 +211,8 @@ impl Run for MapEntry {
             && self.inheritance == next.inheritance
             && self.wired_count == next.wired_count
             && self.user_wired == next.user_wired
-            && self.on_fault.is_none()
-            && next.on_fault.is_none()
+            && !self.on_fault
+            && !next.on_fault
             && self.needs_wakeup == next.needs_wakeup
     }
 
@@ -227,7 +223,6 @@ impl Run for MapEntry {
 
 #[cfg(test)]
 mod test {
-    use alloc::boxed::Box;
     use alloc::vec::Vec;
 
     use super::{EntryKind, MapEntry, OperationId, Transition};
@@ -296,23 +291,28 @@ mod test {
 
     #[test]
     fn n5_counted_pages_are_those_before_the_cursor_and_those_that_faults_brought() {
-        let pages = |entry: &MapEntry| entry.counted_pages(10).collect::<Vec<_>>();
-        let mut entry = entry(8);
-        assert_eq!(pages(&entry), []);
-        entry.wired_count = 1;
-        assert_eq!(pages(&entry), [PageRange::new(10, 18)]);
-        entry.transition = Some(Transition { wired_to: Some(13), ..Transition::new(OperationId(1)) });
-        assert_eq!(pages(&entry), [PageRange::new(10, 13)]);
         let mut wired = Counts::new();
+        let pages = |entry: &MapEntry, wired: &Counts| entry.counted_pages(10, wired).collect::<Vec<_>>();
+        let mut entry = entry(8);
+        assert_eq!(pages(&entry, &wired), []);
+        entry.wired_count = 1;
+        assert_eq!(pages(&entry, &wired), [PageRange::new(10, 18)]);
+        entry.transition = Some(Transition { wired_to: Some(13), ..Transition::new(OperationId(1)) });
+        assert_eq!(pages(&entry, &wired), [PageRange::new(10, 13)]);
         wired.add(PageRange::new(12, 14));
         wired.add(PageRange::new(16, 17));
-        entry.on_fault = Some(Box::new(wired));
-        assert_eq!(pages(&entry), [PageRange::new(10, 13), PageRange::new(13, 14), PageRange::new(16, 17)]);
+        // An entry behind it has wired pages by faults as well.
+        wired.add(PageRange::new(18, 20));
+        entry.on_fault = true;
+        assert_eq!(pages(&entry, &wired), [PageRange::new(10, 13), PageRange::new(13, 14), PageRange::new(16, 17)]);
         entry.transition = None;
-        assert_eq!(pages(&entry), [PageRange::new(12, 14), PageRange::new(16, 17)]);
+        assert_eq!(pages(&entry, &wired), [PageRange::new(12, 14), PageRange::new(16, 17)]);
         let rest = entry.split_off(3);
-        assert_eq!(pages(&entry), [PageRange::new(12, 13)]);
-        assert_eq!(rest.counted_pages(13).collect::<Vec<_>>(), [PageRange::new(13, 14), PageRange::new(16, 17)]);
+        assert_eq!(pages(&entry, &wired), [PageRange::new(12, 13)]);
+        assert_eq!(
+            rest.counted_pages(13, &wired).collect::<Vec<_>>(),
+            [PageRange::new(13, 14), PageRange::new(16, 17)]
+        );
     }
 
     #[test]

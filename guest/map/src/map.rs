@@ -39,7 +39,7 @@ pub use query::{EntryRow, FrameRow, LayoutRow, MapStats, PageState};
 
 use crate::entry::{MapEntry, OperationId};
 use crate::flags::LockAllFlags;
-use crate::objects::SpaceId;
+use crate::objects::{Counts, SpaceId};
 use crate::ports::{HostError, Ports};
 use crate::runs::RunMap;
 use crate::units::{PAGE_SHIFT, PAGE_SIZE, PageRange};
@@ -85,6 +85,8 @@ struct MapState<P: Ports> {
     vm: Arc<Vm<P>>,
     bounds: PageRange,
     entries: RunMap<MapEntry>,
+    /// The virtual pages that were wired as they became resident, of entries that are wired so.
+    by_fault: Counts,
     /// The map's page tables.
     space: SpaceId,
     /// How often the lock was taken to change the entries.
@@ -171,6 +173,7 @@ impl<P: Ports> MapState<P> {
             vm,
             bounds,
             entries: RunMap::new(),
+            by_fault: Counts::new(),
             space,
             timestamp: 0,
             busy: 0,

@@ -10,8 +10,8 @@ use slab::Slab;
 /// Values, each in a place of its own as long as it stays.
 ///
 /// [`Slab`] is one piece of memory that doubles, and a kernel whose heap is nearly full has no such piece, for all it may
-/// have left. This is a slab of up to [`PIECE`] values, and pieces of so many for all others: no allocation is longer than a few
-/// kilobytes, and what holds nothing takes no memory.
+/// have left. This is a slab of up to [`PIECE`] values, and pieces of so many for all others: values are never in an allocation of
+/// more than a few kilobytes, and places without values take next to no memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots<T> {
     /// The first [`PIECE`] values: mostly there are no others.
@@ -231,6 +231,13 @@ mod test {
         assert!(slots.first.capacity() <= PIECE && slots.further.rows.iter().all(|row| row.capacity() <= PIECE));
         for value in 0..PIECE {
             assert!((PIECE..2 * PIECE).contains(&slots.insert(value)));
+        }
+        for place in 0..PIECE {
+            assert!(slots.remove(place).is_some());
+        }
+        assert_eq!(slots.first.capacity(), 0);
+        for value in 0..PIECE {
+            assert!(slots.insert(value) < PIECE);
         }
         let next = slots.insert(count);
         assert_eq!(Some(next), last.map(|last| last + 1));

@@ -338,6 +338,7 @@ const GREEDY: &[Entry] = &[
     ("greedy", &["forks"]),
     ("greedy", &["fork-tree"]),
     ("greedy", &["objects"]),
+    ("greedy", &["pieces"]),
     ("greedy", &["threads"]),
 ];
 

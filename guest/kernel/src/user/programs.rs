@@ -115,7 +115,8 @@ impl Programs {
             return true;
         }
         let has_room = mem::has_room(self.frames, room);
-        if has_room && room == Room::Much {
+        // What is left where the heap can't grow may do for one, but not for so many.
+        if has_room && room == Room::Much && mem::has_all(room) {
             self.steps.store(STEPS_PER_LOOK - 1, Ordering::Relaxed);
         }
         has_room

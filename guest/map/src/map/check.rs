@@ -144,7 +144,7 @@ impl<P: Ports> MapState<P> {
     fn check_entries(&self) -> Result<(), Violation> {
         let bounds = self.bounds;
         let mut end = bounds.start;
-        let (mut charged, mut submaps) = (0, 0);
+        let (mut charged, mut submaps, mut by_fault) = (0, 0, 0);
         for (start, entry) in self.entries.iter() {
             let pages = entry.range(start);
             require(start >= end, "entries are ordered, disjoint and within the map", pages)?;
@@ -155,10 +155,14 @@ impl<P: Ports> MapState<P> {
             let expected = (entry.kind == EntryKind::Submap).then_some(pages);
             require(submap == expected, "a submap rules over exactly its entry", pages)?;
             submaps += u64::from(submap.is_some());
+            if entry.on_fault {
+                by_fault += self.by_fault.pages_within(pages);
+            }
             if entry.user_wired || entry.transition.is_some_and(|mark| mark.charged) {
                 charged += entry.pages;
             }
         }
+        require(by_fault == self.by_fault.pages(), "no page is known for a fault of an entry that is no more", bounds)?;
         require(submaps == self.submaps.len() as u64, "every submap has an entry", bounds)?;
         require(end <= bounds.end, "entries are ordered, disjoint and within the map", bounds)?;
         require(charged == self.user_wired_pages, "N7: the user-wired total is that of the entries", bounds)
@@ -172,7 +176,7 @@ impl<P: Ports> MapState<P> {
             let distance = start.wrapping_sub(shown.start);
             let view = table[top].views.iter().find(|view| view.space == self.space && view.distance == distance);
             require(view.is_some_and(|view| view.shows(shown)), "an object knows who shows it", entry.range(start))?;
-            for pages in entry.counted_pages(start) {
+            for pages in entry.counted_pages(start, &self.by_fault) {
                 let mut counted = true;
                 table.for_each(top, entry.object_range(start, pages), |_, found| {
                     counted &= matches!(found, Found::Resident { extent, .. } if extent.wires > 0);
@@ -210,12 +214,12 @@ fn check_counts<'a, P: Ports>(
     strangers: &BTreeSet<ObjectId>,
 ) -> Result<(), Violation> {
     let mut expected: BTreeMap<ObjectId, (Counts, Counts, u64)> = BTreeMap::new();
-    for (start, entry, _) in
-        states.flat_map(|state| state.entries.iter().map(|(start, entry)| (start, entry, state.space)))
+    for (start, entry, by_fault) in
+        states.flat_map(|state| state.entries.iter().map(|(start, entry)| (start, entry, &state.by_fault)))
     {
         let Some(top) = entry.object else { continue };
         expected.entry(top).or_insert_with(none).2 += entry.pages;
-        for pages in entry.counted_pages(start) {
+        for pages in entry.counted_pages(start, by_fault) {
             table.for_each(top, entry.object_range(start, pages), |indices, found| {
                 if let Found::Resident { owner, index, .. } = found {
                     expected.entry(owner).or_insert_with(none).0.add(PageRange::new(index, index + indices.len()));
@@ -300,11 +304,10 @@ impl MapEntry {
             "N4: what a user has wired and may write needs no copy",
             pages,
         )?;
-        require(self.on_fault.is_none() || self.wired_count > 0, "only a wired entry is wired page by page", pages)?;
+        require(!self.on_fault || self.wired_count > 0, "only a wired entry is wired page by page", pages)?;
         require(self.object.is_none() || self.kind.has_pages(), "only what can hold pages has an object", pages)?;
         require(
-            Prot::ALL.contains(self.max_prot)
-                && (self.wired_count == 0 || self.object.is_some() || self.on_fault.is_some()),
+            Prot::ALL.contains(self.max_prot) && (self.wired_count == 0 || self.object.is_some() || self.on_fault),
             "a wired entry has an object",
             pages,
         )

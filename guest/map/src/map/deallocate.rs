@@ -153,7 +153,7 @@ impl<P: Ports> VmMap<P> {
             }
             entry.transition = Some(Transition::new(owner));
             if entry.wired_count > 0 {
-                entry.unwire_pages(first, &mut self.vm.objects().table, &mut last);
+                entry.unwire_pages(first, &mut self.vm.objects().table, &mut state.by_fault, &mut last);
                 if entry.user_wired {
                     state.user_wired_pages -= entry.pages;
                     self.vm.uncharge(entry.pages);

@@ -103,7 +103,7 @@ impl<P: Ports> VmMap<P> {
         let Some((start, entry)) = entries.containing_mut(page) else { return false };
         let Some(id) = entry.object else { return false };
         let rights = if entry.needs_copy { entry.prot.without(Prot::WRITE) } else { entry.prot };
-        if entry.transition.is_some() || entry.on_fault.is_some() || rights.is_none() || !rights.contains(access) {
+        if entry.transition.is_some() || entry.on_fault || rights.is_none() || !rights.contains(access) {
             return false;
         }
         // Both lie in the entry, so nothing can wrap.
@@ -198,7 +198,7 @@ impl<P: Ports> VmMap<P> {
                 entry
             }
         };
-        let (space, busy) = (state.space, &mut state.busy);
+        let (space, by_fault, busy) = (state.space, &mut state.by_fault, &mut state.busy);
         let Some(whole) = entry.window(start, entry.range(start)) else { return Ok(None) };
         let this = whole.narrowed(PageRange::new(page, page + 1));
         let mut objects = self.vm.objects();
@@ -208,13 +208,11 @@ impl<P: Ports> VmMap<P> {
         if let Some(obstacle) = obstacle {
             return self.work(busy, obstacle).map(Unlocked::Obstacle).map(Some);
         }
-        if let Some(wired) = &mut entry.on_fault
-            && wired.first_of(this.pages).1 == 0
-        {
+        if entry.on_fault && by_fault.first_of(this.pages).1 == 0 {
             if objects.table.is_pin_going(this.object, this.indices) {
                 return Ok(Some(Unlocked::Wait(self.vm.idle().wait())));
             }
-            wired.add(this.pages);
+            by_fault.add(this.pages);
             objects.table.count(this.object, this.indices);
             let mut list = PinList::new();
             objects.table.begin_pins(this.object, this.indices, &mut list);
@@ -225,7 +223,7 @@ impl<P: Ports> VmMap<P> {
                 return Ok(Some(Unlocked::Pin(whole.pages, owner, list)));
             }
         }
-        let is_page_wise = entry.on_fault.is_some();
+        let is_page_wise = entry.on_fault;
         let (_, after) = objects.table.look(this.object, this.indices);
         let near = if is_page_wise { this } else { neighbourhood(&objects, &whole, &this, before, after) };
         let is_new = !matches!(before, Found::Resident { .. }) && near.pages.len() == 1;
@@ -266,8 +264,8 @@ impl<P: Ports> VmMap<P> {
                     let indices = entry.object_range(start, this);
                     self.vm.objects().table.uncount(top, indices, &mut list);
                 }
-                if let Some(wired) = &mut entry.on_fault {
-                    wired.clear(this);
+                if entry.on_fault {
+                    state.by_fault.clear(this);
                 }
             });
         }
@@ -357,7 +355,6 @@ mod test {
     use crate::kern_return::KernReturn;
     use crate::map::testing::Bed;
     use crate::map::{MapMode, Placement};
-    use crate::objects::Counts;
     use crate::ports::Pmap;
     use crate::units::{PAGE_SHIFT, PageRange, Prot};
 
@@ -487,7 +484,8 @@ mod test {
         assert_eq!(block_on(wired), Ok(()));
         unmap(&bed);
         let on_fault = bed.machine.map.locked(|state| {
-            state.entries.get_mut(start).and_then(|entry| entry.on_fault.replace(Box::new(Counts::new()))).is_some()
+            state.by_fault.clear(PageRange::new(start, end));
+            state.entries.get_mut(start).is_some_and(|entry| entry.on_fault)
         });
         assert!(on_fault && !at_once(&bed, 0, Prot::READ));
     }

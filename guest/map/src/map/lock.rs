@@ -226,8 +226,8 @@ impl<P: Ports> MapState<P> {
         if limit == u64::MAX {
             return true;
         }
-        let wired =
-            self.entries.iter().flat_map(|(start, entry)| entry.counted_pages(start)).map(PageRange::len).sum::<u64>();
+        let counted = self.entries.iter().flat_map(|(start, entry)| entry.counted_pages(start, &self.by_fault));
+        let wired = counted.map(PageRange::len).sum::<u64>();
         wired.saturating_add(pages) <= limit
     }
 }

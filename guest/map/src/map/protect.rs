@@ -107,11 +107,11 @@ impl<P: Ports> VmMap<P> {
                 continue;
             }
             state.make_private(start);
-            let MapState { entries, busy, .. } = state;
+            let MapState { entries, by_fault, busy, .. } = state;
             let Some(entry) = entries.get_mut(start) else { continue };
             let Some(top) = entry.object else { continue };
             let mut objects = self.vm.objects();
-            for pages in entry.counted_pages(start) {
+            for pages in entry.counted_pages(start, by_fault) {
                 let indices = entry.object_range(start, pages);
                 let transfer = objects.begin_transfer(self.vm.frames(), top, indices);
                 let transfer = transfer.map_err(|_| KernReturn::ResourceShortage)?;

@@ -163,7 +163,7 @@ impl<P: Ports> VmMap<P> {
                 has_object: entry.object.is_some(),
                 kind: entry.kind,
                 needs_copy: entry.needs_copy,
-                wired_on_fault: entry.on_fault.is_some(),
+                wired_on_fault: entry.on_fault,
             };
             state.entries.iter().map(row).collect()
         })

@@ -219,7 +219,7 @@ impl<P: Ports> MapState<P> {
         }
         let indices = entry.object_range(start, entry.range(start));
         let new = table.add_shadow(old, indices);
-        let counted: Vec<PageRange> = entry.counted_pages(start).collect();
+        let counted: Vec<PageRange> = entry.counted_pages(start, &self.by_fault).collect();
         for pages in &counted {
             table.uncount_only(old, entry.object_range(start, *pages));
         }
@@ -235,6 +235,7 @@ impl<P: Ports> MapState<P> {
     /// Ends a call's ownership: `finish` does its last work on each entry of `range` that `owner` holds; then the
     /// marks go and what can be merged is (rows T-01, W-11). Tells whether somebody waits for one of the entries.
     #[must_use]
+    #[inline(always)]
     pub(super) fn release(
         &mut self,
         range: PageRange,

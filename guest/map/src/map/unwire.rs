@@ -5,7 +5,7 @@ use super::{MapState, Step, VmMap};
 use crate::entry::MapEntry;
 use crate::flags::WireFlags;
 use crate::kern_return::KernReturn;
-use crate::objects::{ObjectTable, PinList};
+use crate::objects::{Counts, ObjectTable, PinList};
 use crate::ports::Ports;
 use crate::wait::Wait;
 
@@ -90,7 +90,7 @@ impl<P: Ports> MapState<P> {
         self.entries.change_starting(call.range, |start, entry| {
             if entry.is_owned_by(call.owner) && (!flags.is_user() || entry.user_wired) {
                 if entry.wired_count == 1 {
-                    entry.unwire_pages(start, &mut objects.table, last);
+                    entry.unwire_pages(start, &mut objects.table, &mut self.by_fault, last);
                 }
                 entry.wired_count -= 1;
                 if flags.is_user() {
@@ -107,18 +107,32 @@ impl<P: Ports> MapState<P> {
 impl MapEntry {
     /// Takes the entry's wiring off its pages; those that have none left are added to `last`. It goes by
     /// the objects, not by the page tables, so the protection does not matter (row B-07).
-    pub(super) fn unwire_pages(&mut self, start: u64, table: &mut ObjectTable, last: &mut PinList) {
-        let is_whole = self.on_fault.is_none() && self.transition.is_none_or(|mark| mark.wired_to.is_none());
+    pub(super) fn unwire_pages(
+        &mut self,
+        start: u64,
+        table: &mut ObjectTable,
+        by_fault: &mut Counts,
+        last: &mut PinList,
+    ) {
+        let is_whole = !self.on_fault && self.transition.is_none_or(|mark| mark.wired_to.is_none());
         if let Some(top) = self.object {
             // Mostly it is all of them.
             if is_whole {
                 return table.uncount(top, self.object_range(start, self.range(start)), last);
             }
-            for pages in self.counted_pages(start) {
+            for pages in self.counted_pages(start, by_fault) {
                 table.uncount(top, self.object_range(start, pages), last);
             }
         }
-        self.on_fault = None;
+        self.end_on_fault(start, by_fault);
+    }
+
+    /// Says that the entry is not wired page by page any more: the map need not know which pages are.
+    pub(super) fn end_on_fault(&mut self, start: u64, by_fault: &mut Counts) {
+        if self.on_fault {
+            by_fault.clear(self.range(start));
+        }
+        self.on_fault = false;
     }
 }
 

@@ -1,7 +1,5 @@
 //! Wiring: FreeBSD `vm_map_wire`, with the host told once per call.
 
-use alloc::boxed::Box;
-
 use super::obstacle::Work;
 use super::transition::{Claim, Claims};
 use super::{MapState, Step, VmMap};
@@ -19,6 +17,8 @@ struct Wiring {
     flags: WireFlags,
     /// Pages are wired only as they become resident.
     on_fault: bool,
+    /// It has claimed entries that were wired page by page, and are wired as a whole once it has succeeded.
+    completes: bool,
     /// The pages of the entry claimed last that are still to be made resident and counted.
     rest: PageRange,
     /// What the host is to be asked about.
@@ -88,8 +88,15 @@ impl<P: Ports> VmMap<P> {
         then: impl FnOnce(&mut MapState<P>, bool) -> T + Send,
     ) -> (Result<(), KernReturn>, T) {
         let claims = Claims::new(owner, range, flags.allows_holes());
-        let mut call =
-            Wiring { claims, flags, on_fault, rest: PageRange::new(0, 0), pins: PinList::new(), collects: !on_fault };
+        let mut call = Wiring {
+            claims,
+            flags,
+            on_fault,
+            completes: false,
+            rest: PageRange::new(0, 0),
+            pins: PinList::new(),
+            collects: !on_fault,
+        };
         // Mostly all there is to do is done at once.
         let mut result = match self.exclusive(|state| self.wire_some(state, &mut call)) {
             Step::Done(Ok(None)) => Ok(()),
@@ -230,7 +237,7 @@ impl<P: Ports> VmMap<P> {
                     found
                 }
             };
-            let (space, busy) = (state.space, &mut state.busy);
+            let (space, by_fault, busy) = (state.space, &state.by_fault, &mut state.busy);
             let part = call.rest.intersection(entry.range(start));
             #[cfg(test)]
             let part =
@@ -238,7 +245,7 @@ impl<P: Ports> VmMap<P> {
             let Some(mut window) = entry.window(start, part) else { return Ok(None) };
             let mut objects = self.vm.objects();
             let access = if entry.prot.contains(Prot::WRITE) { Prot::DEFAULT } else { Prot::READ };
-            if entry.on_fault.is_none()
+            if !entry.on_fault
                 && let Some(mark) = &mut entry.transition
             {
                 // Run by run.
@@ -267,7 +274,7 @@ impl<P: Ports> VmMap<P> {
                 return Err(KernReturn::ResourceShortage);
             }
             if is_entered {
-                entry.count_pages(start, done.pages, &mut objects.table);
+                entry.count_pages(start, done.pages, by_fault, &mut objects.table);
                 call.rest.start = done.pages.end;
             }
             // What has been begun must be ended, even if it is in vain.
@@ -309,7 +316,7 @@ impl<P: Ports> VmMap<P> {
         // All are looked at before one is marked: the call may show pages twice, and what it has marked itself is not to be waited for.
         for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
             let Some(top) = entry.object else { continue };
-            for pages in entry.counted_pages(start) {
+            for pages in entry.counted_pages(start, &state.by_fault) {
                 let going = objects.table.is_pin_going(top, entry.object_range(start, pages));
                 #[cfg(test)]
                 let going = going && !self.vm.planted.has(crate::planted::Mutant::PinsIgnoreCallsUnderWay);
@@ -320,7 +327,7 @@ impl<P: Ports> VmMap<P> {
         }
         for (start, entry) in state.entries.meeting(call.claims.range).filter(|&(start, entry)| owned((start, entry))) {
             let Some(top) = entry.object else { continue };
-            for pages in entry.counted_pages(start) {
+            for pages in entry.counted_pages(start, &state.by_fault) {
                 objects.table.begin_pins(top, entry.object_range(start, pages), &mut call.pins);
             }
         }
@@ -364,7 +371,7 @@ impl<P: Ports> MapState<P> {
             entry
         };
         let Some(mark) = &mut entry.transition else { return Ok(()) };
-        let completes = entry.on_fault.is_some() && !call.on_fault;
+        let completes = entry.on_fault && !call.on_fault;
         if !(call.flags.is_user() && entry.user_wired) {
             let count = entry.wired_count.checked_add(1).ok_or(KernReturn::Failure)?;
             if call.flags.is_user() {
@@ -387,13 +394,14 @@ impl<P: Ports> MapState<P> {
                 mark.wired_to = Some(start);
                 if call.on_fault {
                     mark.wires_on_fault = true;
-                    entry.on_fault = Some(Box::new(Counts::new()));
+                    entry.on_fault = true;
                     return self.wire_resident(start);
                 }
                 call.rest = entry.range(start);
             }
         }
         if completes {
+            call.completes = true;
             // Pages that came by faults are counted already.
             if let Some(mark) = &mut entry.transition {
                 mark.wired_to = Some(start);
@@ -407,7 +415,6 @@ impl<P: Ports> MapState<P> {
     fn wire_resident(&mut self, start: u64) -> Result<(), KernReturn> {
         let Some(entry) = self.entries.get_mut(start) else { return Ok(()) };
         let Some(top) = entry.object else { return Ok(()) };
-        let Some(wired) = &mut entry.on_fault else { return Ok(()) };
         let mut objects = self.vm.objects();
         let indices = PageRange::new(entry.offset, entry.offset + entry.pages);
         let mut at = indices.start;
@@ -416,7 +423,7 @@ impl<P: Ports> MapState<P> {
             if matches!(found, Found::Resident { .. }) {
                 let part = PageRange::new(at, at + pages);
                 objects.table.count(top, part);
-                wired.add(PageRange::new(start + (at - entry.offset), start + (at - entry.offset) + pages));
+                self.by_fault.add(PageRange::new(start + (at - entry.offset), start + (at - entry.offset) + pages));
             }
             at += pages;
         }
@@ -431,10 +438,10 @@ impl<P: Ports> MapState<P> {
         let mut objects = self.vm.objects();
         self.entries.change_starting(call.claims.range, |start, entry| {
             if entry.is_owned_by(call.claims.owner) {
-                uncharged += entry.undo_wiring(start, &mut objects.table, &mut last);
+                uncharged += entry.undo_wiring(start, &mut objects.table, &mut self.by_fault, &mut last);
                 #[cfg(test)]
                 if entry.user_wired && self.vm.planted.has(crate::planted::Mutant::RollBackTakesOlderWiring) {
-                    entry.unwire_pages(start, &mut objects.table, &mut last);
+                    entry.unwire_pages(start, &mut objects.table, &mut self.by_fault, &mut last);
                     entry.user_wired = false;
                     entry.wired_count -= 1;
                     uncharged += entry.pages;
@@ -449,19 +456,27 @@ impl<P: Ports> MapState<P> {
     }
 
     /// Completes the call's entries if it succeeded, and lets go of them. Tells whether somebody waits for one.
+    #[inline(always)]
     fn finish_wiring(&mut self, call: &Wiring, succeeded: bool) -> bool {
+        if succeeded && call.completes {
+            self.complete_entries(&call.claims);
+        }
         self.release(call.claims.range, call.claims.owner, |entry| {
             let skipped = entry.transition.is_none_or(|mark| mark.skipped);
-            if !succeeded || skipped {
-                return;
-            }
-            if !call.on_fault {
-                entry.on_fault = None;
-            }
-            if call.flags.is_user() {
+            if succeeded && !skipped && call.flags.is_user() {
                 entry.user_wired = true;
             }
         })
+    }
+
+    /// Says that the call has wired its entries as a whole.
+    #[cold]
+    fn complete_entries(&mut self, call: &Claims) {
+        self.entries.change_starting(call.range, |start, entry| {
+            if entry.transition.is_some_and(|mark| mark.owner == call.owner && !mark.skipped) {
+                entry.end_on_fault(start, &mut self.by_fault);
+            }
+        });
     }
 }
 
@@ -471,12 +486,17 @@ impl MapEntry {
         self.transition.is_some_and(|mark| mark.wired_to.is_some())
     }
 
+    /// Returns the count that the first page of `range` (not empty) has by a fault, and for how many pages it is the same.
+    fn first_by_fault(&self, range: PageRange, by_fault: &Counts) -> (u64, u32) {
+        if self.on_fault { by_fault.first_of(range) } else { (range.len(), 0) }
+    }
+
     /// Counts the wiring on `pages`, those excepted that it is counted on already.
-    fn count_pages(&mut self, start: u64, pages: PageRange, table: &mut ObjectTable) {
+    fn count_pages(&mut self, start: u64, pages: PageRange, by_fault: &Counts, table: &mut ObjectTable) {
         let Some(top) = self.object else { return };
         let mut rest = pages;
         while !rest.is_empty() {
-            let (same, count) = self.on_fault.as_ref().map_or((rest.len(), 0), |wired| wired.first_of(rest));
+            let (same, count) = self.first_by_fault(rest, by_fault);
             let part = PageRange::new(rest.start, rest.start + same);
             if count == 0 {
                 table.count(top, self.object_range(start, part));
@@ -489,13 +509,13 @@ impl MapEntry {
     }
 
     /// Undoes what the wire call that owns the entry did to it and returns how many pages must be uncharged.
-    fn undo_wiring(&mut self, start: u64, table: &mut ObjectTable, last: &mut PinList) -> u64 {
+    fn undo_wiring(&mut self, start: u64, table: &mut ObjectTable, by_fault: &mut Counts, last: &mut PinList) -> u64 {
         let Some(mark) = self.transition else { return 0 };
         if let (Some(wired_to), Some(top)) = (mark.wired_to, self.object) {
             let wired_to = wired_to.clamp(start, start + self.pages);
             let mut rest = PageRange::new(start, if mark.wires_on_fault { start + self.pages } else { wired_to });
             while !rest.is_empty() {
-                let (same, known) = self.on_fault.as_ref().map_or((rest.len(), 0), |wired| wired.first_of(rest));
+                let (same, known) = self.first_by_fault(rest, by_fault);
                 let part = PageRange::new(rest.start, rest.start + same);
                 // What came by faults was there before the call, unless the call began that.
                 if (known > 0) == mark.wires_on_fault {
@@ -505,7 +525,7 @@ impl MapEntry {
             }
         }
         if mark.wires_on_fault {
-            self.on_fault = None;
+            self.end_on_fault(start, by_fault);
         }
         self.wired_count -= u32::from(mark.counted);
         self.transition = Some(Transition { skipped: mark.skipped, ..Transition::new(mark.owner) });

@@ -54,6 +54,13 @@ impl Counts {
         self.runs.iter().map(|(_, run)| run.pages).sum()
     }
 
+    /// Returns how many pages of `range` have a count.
+    pub(crate) fn pages_within(&self, range: PageRange) -> u64 {
+        let counted =
+            |(start, run): (u64, &CountRun)| PageRange::new(start, start + run.pages).intersection(range).len();
+        self.runs.meeting(range).map(counted).sum()
+    }
+
     /// Counts each page of `range` once more.
     pub(crate) fn add(&mut self, range: PageRange) {
         while let Some(gap) = self.runs.next_gap(range) {
@@ -69,6 +76,7 @@ impl Counts {
     }
 
     /// Forgets the counts of `range`.
+    #[inline(never)]
     pub(crate) fn clear(&mut self, range: PageRange) {
         if !self.is_empty() {
             self.change(range, |count| *count = 0);

@@ -8,12 +8,16 @@ extern crate alloc;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use wirevm_user::process::{Fork, exit, fork};
 use wirevm_user::sync::Mutex;
 use wirevm_user::time::sleep;
-use wirevm_user::{Args, Mode, Object, ObjectKind, PAGE_BYTES, Prot, WireFlags, entry, println, thread, vm};
+use wirevm_user::{
+    Args, LockAllFlags, Mode, Object, ObjectKind, PAGE_BYTES, Prot, Region, WireFlags, entry, posix, println, thread,
+    vm,
+};
 
 entry!(run);
 
@@ -30,6 +34,7 @@ const ALL: &[(&str, Greed)] = &[
     ("objects", objects),
     ("mappings", mappings),
     ("copies", copies),
+    ("pieces", pieces),
 ];
 
 /// Takes one thing until there is enough of it.
@@ -177,4 +182,28 @@ fn copies() -> (u64, Refusal) {
     }
     drop(held);
     forks()
+}
+
+/// Pieces of memory that is wired page by page as it is touched, when every second page has been.
+fn pieces() -> (u64, Refusal) {
+    const PAGES: usize = 1000;
+    let begin = || {
+        let object = Object::open(ObjectKind::Anonymous, PAGES as u64)?;
+        Region::map(&object, 0, PAGES as u64, Prot::READ_WRITE, Mode::Shared)
+    };
+    let region = match begin() {
+        Ok(region) => region,
+        Err(code) => return (0, Some(code.to_string())),
+    };
+    if let Err(code) = posix::mlockall(LockAllFlags::CURRENT | LockAllFlags::ONFAULT) {
+        return (0, Some(code.to_string()));
+    }
+    for page in (0..PAGES).step_by(2) {
+        region.word(page * PAGE_BYTES).store(1, Ordering::Relaxed);
+    }
+    let mut others = (1..PAGES).step_by(2);
+    until_refused(|_| {
+        let page = others.next().ok_or("that were all")?;
+        region.protect(page * PAGE_BYTES, PAGE_BYTES, Prot::READ).map_err(|error| error.to_string())
+    })
 }

@@ -57,8 +57,8 @@ pub(super) fn check_step(world: &World, scenario: &Scenario) -> Result<(), Strin
     for map in &maps {
         map.locked(|state| {
             for (start, entry) in state.entries.iter() {
-                let counted: u64 = entry.counted_pages(start).map(PageRange::len).sum();
-                if entry.user_wired && entry.on_fault.is_none() && counted < entry.pages {
+                let counted: u64 = entry.counted_pages(start, &state.by_fault).map(PageRange::len).sum();
+                if entry.user_wired && !entry.on_fault && counted < entry.pages {
                     return Err(format!("the user bit stands before the last page of {} is wired", entry.range(start)));
                 }
             }
