@@ -26,21 +26,14 @@ impl KernelFrames {
         Self(Mutex::new(allocator))
     }
 
-    /// Takes up to `pages` adjacent frames, whatever is in them; `None` when there is none.
+    /// Takes `pages` adjacent frames, whatever is in them; `None` when no so many are free side by side.
     pub fn take(&self, pages: u64) -> Option<FrameRun> {
-        self.0.lock().allocate(pages).ok().map(|(run, _)| run)
+        self.0.lock().allocate_whole(pages).map(|(run, _)| run)
     }
 
     /// Takes a zero frame for a page table.
     pub fn table(&'static self) -> Option<Frame> {
         Frames::allocate(&self, 1).ok().map(|fresh| Frame(fresh.run.first))
-    }
-}
-
-impl KernelFrames {
-    /// Gives back frames that were taken as they are.
-    pub fn give_back(&self, run: FrameRun) {
-        self.0.lock().free(run, false);
     }
 }
 

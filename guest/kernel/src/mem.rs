@@ -237,10 +237,6 @@ fn grows(frames: &KernelFrames) -> bool {
         let Some(run) = is_allowed.then(|| frames.take(pages)).flatten() else {
             return is_free(much_bytes() / LAST_RESORT);
         };
-        if run.pages < pages {
-            frames.give_back(run);
-            return is_free(much_bytes() / LAST_RESORT);
-        }
         // SAFETY: the frames come from the allocator and are never given back.
         unsafe { claim_heap(run.first, run.pages) };
     }

@@ -178,7 +178,8 @@ impl Turn {
         false
     }
 
-    /// Says whether a thread that the kernel has just done something for gives way. What the kernel does for it counts.
+    /// Says whether a thread that the kernel has just done something for gives way. What the kernel does for it counts. If it goes on
+    /// beside something urgent, the timer is set to the end of a turn that is the shorter for it.
     pub fn is_used_up(&mut self, has_urgent: bool, others_are_ready: bool) -> bool {
         let share = self.share_beside(has_urgent, others_are_ready);
         if !has_urgent && !others_are_ready {

@@ -211,8 +211,7 @@ impl Run for MapEntry {
             && self.inheritance == next.inheritance
             && self.wired_count == next.wired_count
             && self.user_wired == next.user_wired
-            && !self.on_fault
-            && !next.on_fault
+            && self.on_fault == next.on_fault
             && self.needs_wakeup == next.needs_wakeup
     }
 
@@ -262,7 +261,7 @@ mod test {
 
     #[test]
     fn c_02_neighbours_that_differ_in_anything_do_not_merge() {
-        let changes: [fn(&mut MapEntry); 9] = [
+        let changes: [fn(&mut MapEntry); 10] = [
             |entry| entry.prot = Prot::READ,
             |entry| entry.max_prot = Prot::DEFAULT,
             |entry| entry.inheritance = super::Inheritance::Share,
@@ -272,6 +271,7 @@ mod test {
             |entry| entry.offset += 1,
             |entry| entry.needs_copy = true,
             |entry| entry.kind = EntryKind::LargePages,
+            |entry| entry.on_fault = true,
         ];
         for (which, change) in changes.iter().enumerate() {
             let mut entry = entry(4);

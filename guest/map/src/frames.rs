@@ -67,6 +67,16 @@ impl FrameAllocator {
         Some(taken)
     }
 
+    /// Takes `pages` (at least 1) adjacent frames, of the smallest run that has them, and tells whether they are known to be zero; for
+    /// whoever needs no zero frames, so others go first. None where no run has so many.
+    pub fn allocate_whole(&mut self, pages: u64) -> Option<(FrameRun, bool)> {
+        let fits = |by_size: &BTreeSet<(u64, u64)>| by_size.range((pages.max(1), 0)..).next().map(|&(_, first)| first);
+        let first = fits(&self.used_by_size).or_else(|| fits(&self.zero_by_size))?;
+        let taken = FrameRun::new(first, pages.max(1));
+        let zero = self.cut(taken);
+        Some((taken, zero))
+    }
+
     /// Gives frames to the allocator: fresh ones, or ones that were taken. `zero` tells whether they are known
     /// to be zero.
     ///
@@ -219,6 +229,19 @@ mod test {
         assert_eq!(frames.allocate_zero(200), Some(FrameRun::new(6656, 200)));
         assert_eq!(frames.allocate_zero(511), Some(FrameRun::new(6856, 144)));
         assert_eq!(frames.free_pages(), 4096 + 120);
+    }
+
+    #[test]
+    fn allocate_whole_takes_all_or_nothing_and_used_frames_first() {
+        let mut frames = FrameAllocator::new();
+        for (first, pages, zero) in [(0, 8, true), (8, 4, false), (20, 6, false)] {
+            frames.free(FrameRun::new(first, pages), zero);
+        }
+        assert_eq!(frames.allocate_whole(9), None);
+        assert_eq!(frames.allocate_whole(7), Some((FrameRun::new(0, 7), true)));
+        assert_eq!(frames.allocate_whole(3), Some((FrameRun::new(8, 3), false)));
+        assert_eq!(frames.allocate_whole(6), Some((FrameRun::new(20, 6), false)));
+        assert_eq!((frames.allocate_whole(2), frames.free_pages()), (None, 2));
     }
 
     #[test]

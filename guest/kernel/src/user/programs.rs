@@ -23,8 +23,8 @@ use crate::service::{Machine, Output};
 /// Most programs that run at a time, children included.
 const MAX_PROGRAMS: usize = 128;
 
-/// After how many page faults and small calls the kernel looks whether it has room for more: each takes a few hundred bytes, and a few
-/// thousand now and then.
+/// After how many page faults and small calls the kernel looks whether it has room for more, while it has all that it wants: each takes a
+/// few hundred bytes, and a few thousand now and then.
 const STEPS_PER_LOOK: u64 = 32;
 
 /// The programs that run, and what it takes to start one.
@@ -114,12 +114,12 @@ impl Programs {
             self.steps.store(left - 1, Ordering::Relaxed);
             return true;
         }
-        let has_room = mem::has_room(self.frames, room);
-        // What is left where the heap can't grow may do for one, but not for so many.
-        if has_room && room == Room::Much && mem::has_all(room) {
+        if room == Room::Much && mem::has_all(room) {
             self.steps.store(STEPS_PER_LOOK - 1, Ordering::Relaxed);
+            return true;
         }
-        has_room
+        // What is left where the heap can't grow may do for one, but not for so many.
+        mem::has_room(self.frames, room)
     }
 
     /// Returns how many programs have not ended.

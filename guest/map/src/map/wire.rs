@@ -1,5 +1,7 @@
 //! Wiring: FreeBSD `vm_map_wire`, with the host told once per call.
 
+use alloc::sync::Arc;
+
 use super::obstacle::Work;
 use super::transition::{Claim, Claims};
 use super::{MapState, Step, VmMap};
@@ -452,7 +454,35 @@ impl<P: Ports> MapState<P> {
         let uncharged = if self.vm.planted.has(crate::planted::Mutant::RollBackKeepsCharge) { 0 } else { uncharged };
         self.user_wired_pages -= uncharged;
         self.vm.uncharge(uncharged);
+        drop(objects);
+        if call.completes {
+            self.unmap_uncounted(&call.claims);
+        }
         last
+    }
+
+    /// Unmaps the pages that the call has brought into entries which are wired page by page still: an access without a fault would leave
+    /// them unwired.
+    #[cold]
+    fn unmap_uncounted(&mut self, call: &Claims) {
+        let vm = Arc::clone(&self.vm);
+        let mut objects = vm.objects();
+        let mut at = call.range.start;
+        while let Some((start, entry)) = self.entries.at_or_after(at)
+            && start < call.range.end
+        {
+            let mut rest = entry.range(start);
+            at = rest.end;
+            let keeps_others = !entry.on_fault || !entry.is_owned_by(call.owner);
+            while !keeps_others && !rest.is_empty() {
+                let (pages, count) = self.by_fault.first_of(rest);
+                let part = PageRange::new(rest.start, rest.start + pages);
+                if count == 0 {
+                    self.unmap(&mut objects, part);
+                }
+                rest.start = part.end;
+            }
+        }
     }
 
     /// Completes the call's entries if it succeeded, and lets go of them. Tells whether somebody waits for one.

@@ -496,8 +496,34 @@ fn mlockall_on_fault_wires_pages_as_they_come_and_a_later_lock_brings_the_others
     bed.host().fail_wire(0, HostError::Shortage);
     assert_eq!(bed.wire(0, 8, USER), Err(KernReturn::ResourceShortage));
     assert_eq!(wires(&bed, &bed.machine.map, 0, 8), [(0, 1, 0), (1, 2, 1), (2, 5, 0), (5, 8, 1)], "as before");
+    assert_eq!((bed.write(2, 1), bed.wired_by_host()), (Ok(()), 5), "the call's pages are wired as they are touched");
     assert_eq!((bed.wire(0, 8, USER), bed.wired_by_host()), (Ok(()), 8));
     assert_eq!(bed.machine.vm.user_wired_pages(), 8, "not charged again");
+    assert_eq!((block_on(bed.machine.map.munlockall()), bed.wired_by_host()), (Ok(()), 0));
+    bed.settled(());
+}
+
+#[test]
+fn entries_wired_on_fault_part_and_join_and_each_forgets_its_own_pages() {
+    let bed = Bed::of(12);
+    assert_eq!(block_on(bed.machine.map.mlockall(LockAllFlags::CURRENT | LockAllFlags::ONFAULT)), Ok(()));
+    for page in 0..8 {
+        assert_eq!(bed.write(page, 1), Ok(()));
+    }
+    assert_eq!(bed.protect(5, 6, Prot::READ), Ok(()));
+    assert_eq!(bed.machine.map.entries().len(), 3);
+    assert_eq!(bed.protect(5, 6, Prot::DEFAULT), Ok(()));
+    assert_eq!(bed.machine.map.entries().len(), 1, "all agree again");
+    assert_eq!((bed.unwire(2, 4, USER), bed.wired_by_host()), (Ok(()), 6));
+    bed.deallocate(7, 9);
+    assert_eq!((bed.settled(bed.wired_by_host()), bed.machine.vm.user_wired_pages()), (5, 8));
+    assert_eq!((bed.write(3, 2), bed.write(9, 2), bed.wired_by_host()), (Ok(()), Ok(()), 6), "3 is wired no more");
+    assert_eq!(wires(&bed, &bed.machine.map, 0, 7), [(0, 2, 1), (2, 4, 0), (4, 7, 1)]);
+    // Two entries and what lies between them are wired as a whole, or not at all.
+    bed.host().fail_wire(0, HostError::Shortage);
+    assert_eq!(bed.wire(0, 7, USER), Err(KernReturn::ResourceShortage));
+    assert_eq!((bed.wired_by_host(), bed.machine.vm.user_wired_pages()), (6, 8));
+    assert_eq!((bed.wire(0, 7, USER), bed.wired_by_host()), (Ok(()), 8));
     assert_eq!((block_on(bed.machine.map.munlockall()), bed.wired_by_host()), (Ok(()), 0));
     bed.settled(());
 }
